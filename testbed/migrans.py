@@ -1,0 +1,2 @@
+class Migrans: pass
+class MigransError(Exception): pass
