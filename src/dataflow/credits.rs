@@ -1,0 +1,122 @@
+//! The memory budget: bytes that inputs may bring into the pipeline.
+//!
+//! An input takes credit for a message when it admits it and the credit flows with the bytes; dropping the last
+//! [`Credit`] returns it and wakes the inputs. Every channel has a guaranteed share, the rest is a pool that any
+//! channel may take from. The channel that holds the global frontier back (the laggard) is always admitted: what it
+//! brings is needed to release anything at all, so the budget can't deadlock (invariant 5: bytes in flight ≤
+//! budget + one tick of that channel).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::milvus::channel::PChannel;
+
+/// The budget of one pipeline. Shared by its inputs.
+#[derive(Debug)]
+pub struct Credits {
+    budget: u64,
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: u64,
+    peak: u64,
+    channels: HashMap<PChannel, u64>,
+    laggard: Option<PChannel>,
+}
+
+/// A message's share of the budget. Returned on drop.
+#[derive(Debug)]
+pub struct Credit {
+    bytes: u64,
+    channel: PChannel,
+    credits: Arc<Credits>,
+}
+
+impl Credits {
+    /// A budget of `budget` bytes.
+    pub fn new(budget: u64) -> Arc<Credits> {
+        Arc::new(Credits { budget, state: Mutex::default(), returned: Condvar::new() })
+    }
+
+    /// Takes `bytes` for a message of `channel`, or `None` if the channel must wait.
+    pub fn try_take(self: &Arc<Self>, channel: &PChannel, bytes: u64) -> Option<Credit> {
+        let mut state = self.lock();
+        let channel_count = u64::try_from(state.channels.len().max(1)).unwrap_or(u64::MAX);
+        // Half of the budget is shared out evenly; the other half is the pool.
+        let share = self.budget / 2 / channel_count;
+        let own = state.channels.get(channel).copied().unwrap_or(0);
+        let admitted = state.held + bytes <= self.budget && (state.held + bytes <= self.budget / 2 || own < share)
+            || state.laggard.as_ref() == Some(channel)
+            || state.held == 0;
+        if !admitted {
+            return None;
+        }
+        state.held += bytes;
+        state.peak = state.peak.max(state.held);
+        *state.channels.entry(channel.clone()).or_default() += bytes;
+        Some(Credit { bytes, channel: channel.clone(), credits: Arc::clone(self) })
+    }
+
+    /// Makes `channel` known, so that it gets a share.
+    pub fn open(&self, channel: &PChannel) {
+        self.lock().channels.entry(channel.clone()).or_default();
+    }
+
+    /// Names the channel that holds the global frontier back, if one does.
+    pub fn set_laggard(&self, channel: Option<&PChannel>) {
+        let mut state = self.lock();
+        if state.laggard.as_ref() != channel {
+            state.laggard = channel.cloned();
+            self.returned.notify_all();
+        }
+    }
+
+    /// Bytes now held.
+    pub fn held(&self) -> u64 {
+        self.lock().held
+    }
+
+    /// The most bytes ever held.
+    pub fn peak(&self) -> u64 {
+        self.lock().peak
+    }
+
+    /// The budget in bytes.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// Blocks the calling input thread until credit is returned or the laggard changes, for `at_most`.
+    pub fn wait(&self, at_most: Duration) {
+        let state = self.lock();
+        drop(self.returned.wait_timeout(state, at_most));
+    }
+
+    // A panic elsewhere can't leave the counters half-changed, so a poisoned lock is as good as another.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Credit {
+    /// The bytes it stands for.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        let mut state = self.credits.lock();
+        state.held -= self.bytes;
+        if let Some(own) = state.channels.get_mut(&self.channel) {
+            *own -= self.bytes;
+        }
+        drop(state);
+        self.credits.returned.notify_all();
+    }
+}

@@ -1,0 +1,3 @@
+//! Building and running the graph: time, credits, the checkpoint.
+
+pub mod credits;

@@ -1,0 +1,14 @@
+//! migrans follows the change log of a Milvus cluster and applies it, each change exactly once, to a target.
+//!
+//! Read top down: [`pipeline`] (what to do), [`dataflow`] (the graph, time, checkpoints), [`ops`] (one operator a
+//! file), [`sources`] and [`sinks`] (the outside world), [`milvus`] (facts of Milvus).
+
+pub mod dataflow;
+pub mod error;
+pub mod milvus;
+pub mod ops;
+pub mod pipeline;
+pub mod sinks;
+pub mod sources;
+
+pub use error::{Error, Kind, Result};

@@ -1,0 +1,7 @@
+//! Facts of Milvus: timestamps, names, schema, log messages, column data. No I/O.
+
+pub mod catalog;
+pub mod change;
+pub mod channel;
+pub mod proto;
+pub mod tso;

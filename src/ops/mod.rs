@@ -1,0 +1,1 @@
+//! The operators of the dataflow, one a file.

@@ -1,0 +1,127 @@
+//! What a pipeline is to do, as written in its file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A pipeline file, read and validated, with all defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: String,
+    /// The folder of its checkpoint.
+    pub state_dir: PathBuf,
+    /// Where changes come from.
+    pub source: SourceConfig,
+    /// Which collections.
+    pub select: Select,
+    /// Where changes go.
+    pub target: TargetConfig,
+    /// How.
+    pub delivery: Delivery,
+}
+
+/// `[source]`
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    /// Addresses of the etcd of the source, `http://` or `https://`.
+    pub etcd: Vec<String>,
+    /// User name for etcd.
+    pub etcd_username: Option<String>,
+    /// Password for etcd.
+    pub etcd_password: Option<Secret>,
+    /// TLS for etcd.
+    pub etcd_tls: Option<Tls>,
+    /// Milvus' `etcd.rootPath`.
+    pub root_path: String,
+    /// Milvus' `etcd.metaSubPath`.
+    pub meta_path: String,
+    /// The message queue.
+    pub mq: MqConfig,
+}
+
+/// TLS settings of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// A PEM file with the certificates to trust, beside those of the system.
+    pub ca: Option<PathBuf>,
+    /// A PEM file with our own certificate.
+    pub cert: Option<PathBuf>,
+    /// A PEM file with its key.
+    pub key: Option<PathBuf>,
+    /// The name to expect in the server's certificate.
+    pub server_name: Option<String>,
+}
+
+/// `[source.mq]`
+#[derive(Clone, Debug)]
+pub enum MqConfig {
+    /// Milvus' embedded queue.
+    Rocksmq(RocksmqConfig),
+}
+
+/// `[source.mq]` with `type = "rocksmq"`
+#[derive(Clone, Debug)]
+pub struct RocksmqConfig {
+    /// Milvus' `rocksmq.path`.
+    pub path: PathBuf,
+}
+
+/// `[select]`: patterns `database.collection`.
+#[derive(Clone, Debug)]
+pub struct Select {
+    /// What to take.
+    pub collections: Vec<String>,
+    /// What to leave out of that.
+    pub exclude: Vec<String>,
+}
+
+/// `[target]`
+#[derive(Clone, Debug)]
+pub enum TargetConfig {
+    /// A Milvus by gRPC.
+    Milvus(MilvusTarget),
+    /// Takes everything, keeps nothing: for benchmarks.
+    Null,
+}
+
+/// `[target]` with `type = "milvus"`
+#[derive(Clone, Debug)]
+pub struct MilvusTarget {
+    /// `http://host:port` or `https://host:port`.
+    pub uri: String,
+    /// `user:password` or an API key.
+    pub token: Option<Secret>,
+    /// TLS beyond what the URI says.
+    pub tls: Option<Tls>,
+    /// Whether collections that are already there may be written to if their schema matches.
+    pub adopt: bool,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+}
+
+/// `[delivery]`
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The budget for changes in flight, in bytes.
+    pub memory: u64,
+    /// How long changes may be held back to make batches fuller.
+    pub max_lag: Duration,
+    /// The size that batches are cut at, in bytes.
+    pub batch: u64,
+    /// The most calls in flight.
+    pub max_calls: usize,
+    /// How long one call may take.
+    pub call_deadline: Duration,
+    /// How often progress is made durable while changes flow.
+    pub checkpoint_interval: Duration,
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}

@@ -1,0 +1,82 @@
+//! Where changes go: one [`Sink`] per pipeline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::{ArrayRef, RecordBatch};
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
+use crate::pipeline::TargetConfig;
+
+pub mod milvus;
+pub mod null;
+
+/// A target.
+///
+/// Calls may run in parallel; the caller keeps calls that touch the same keys, and DDL of one collection, in order.
+/// `Ok` means durable: the target will not lose it. Every error's kind tells whether the call may have taken effect
+/// (see [`crate::error::Kind`]); a sink that isn't sure says `InDoubt`. No call outlives its deadline: once that has
+/// passed, the call either took effect or never will.
+#[async_trait]
+pub trait Sink: Send + Sync + 'static {
+    /// Applies a batch within `deadline`.
+    async fn write(&self, write: &Write, deadline: Duration) -> Result<()>;
+
+    /// Brings one step of the catalog about, and checks that it is so. Safe to repeat: what is already as asked is
+    /// success, and so is dropping what is not there.
+    async fn apply(&self, ddl: &Ddl) -> Result<()>;
+
+    /// What stands on the target under this collection's name, if anything.
+    async fn find(&self, name: &CollectionName) -> Result<Found>;
+
+    /// Compares what stands under `wanted.name` with `wanted` as this sink would create it. Each string is one
+    /// difference, in words for the user; none means that rows of `wanted` can be written to it.
+    async fn differences(&self, wanted: &Collection) -> Result<Vec<String>>;
+
+    /// Reasons why this sink could not create these objects (limits, types, versions), in words for the user.
+    fn objections(&self, wanted: &Catalog) -> Vec<String>;
+
+    /// What it is, for logs and `check`: e.g. `Milvus v2.3.5 at http://127.0.0.1:19530`.
+    fn describe(&self) -> String;
+}
+
+/// What a name stands for on the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Absent,
+    /// A collection without rows, as far as the target can tell cheaply.
+    Collection,
+}
+
+/// One call's worth of changes to one partition of one collection.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The collection as the source has it. Its name is the name on the target.
+    pub collection: Arc<Collection>,
+    /// The partition by name; `None` where the partition key decides, and in a delete from all partitions.
+    pub partition: Option<Arc<str>>,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// What a [`Write`] does.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Add rows whose keys are not there yet. All batches have columns of the same fields.
+    Insert(Vec<RecordBatch>),
+    /// Put rows in place of those with the same keys in the same partition. No key occurs twice.
+    Upsert(Vec<RecordBatch>),
+    /// Remove the rows with these keys: `Int64Array` or `StringViewArray`.
+    Delete(ArrayRef),
+}
+
+/// Connects to the target that a pipeline file names. The one place where sinks are registered.
+pub async fn connect(config: &TargetConfig) -> Result<Arc<dyn Sink>> {
+    match config {
+        TargetConfig::Milvus(config) => Ok(Arc::new(milvus::MilvusSink::connect(config).await?)),
+        TargetConfig::Null => Ok(Arc::new(null::NullSink)),
+    }
+}

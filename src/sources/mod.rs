@@ -1,0 +1,92 @@
+//! Where changes come from: a message queue (one [`LogSource`]) and the catalog in etcd.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+
+use crate::dataflow::credits::{Credit, Credits};
+use crate::error::{Error, Result};
+use crate::milvus::channel::{PChannel, Position};
+use crate::milvus::tso::Tso;
+use crate::pipeline::MqConfig;
+
+pub mod catalog;
+pub mod rocksmq;
+
+/// A message queue that is being read.
+///
+/// `open` and `close` never block; the reading happens on the source's own threads or tasks, each channel with a
+/// small bounded queue of its own. A source takes credit for each message (not for ticks) before it puts it into
+/// the queue, reads the channels that are furthest behind first, and calls `Context::wake` whenever it has put
+/// something into a queue that may have been empty.
+pub trait LogSource: Send {
+    /// Starts reading `channel` from `start`.
+    fn open(&self, channel: &PChannel, start: Start) -> Receiver<Delivery>;
+
+    /// Stops reading `channel`.
+    fn close(&self, channel: &PChannel);
+}
+
+/// Where a channel is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// From this message on, inclusive. It must still be there: otherwise there may be a gap, which is an error of
+    /// kind `Gap` that names the channel and both positions.
+    At(Position),
+    /// From the first message that is still there.
+    Earliest,
+}
+
+/// What a source hands over.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Messages in the order of the topic.
+    Messages(Vec<Envelope>),
+    /// Everything that was in the topic when it was opened has been handed over. Sent once per opened channel, also
+    /// if the topic was empty.
+    CaughtUp,
+    /// Reading failed for good; nothing follows.
+    Failed(Error),
+}
+
+/// One message of a topic.
+#[derive(Debug)]
+pub struct Envelope {
+    /// Its place in the topic.
+    pub position: Position,
+    /// What it is, read from its header.
+    pub kind: EnvelopeKind,
+}
+
+/// What a message is, as far as its header says.
+#[derive(Debug)]
+pub enum EnvelopeKind {
+    /// Every message of this channel with a timestamp up to this one has been seen.
+    Tick(Tso),
+    /// An insert: the encoded `msg.InsertRequest`.
+    Insert(Bytes, Credit),
+    /// A delete: the encoded `msg.DeleteRequest`.
+    Delete(Bytes, Credit),
+}
+
+/// What a source gets from the pipeline that it serves.
+#[derive(Clone)]
+pub struct Context {
+    /// The budget for the messages that it admits.
+    pub credits: Arc<Credits>,
+    /// Wakes the dataflow.
+    pub wake: Arc<dyn Fn() + Send + Sync>,
+    /// Set when the pipeline stops: threads end soon after.
+    pub stop: Arc<AtomicBool>,
+    /// A folder that the source may keep working files in.
+    pub scratch: std::path::PathBuf,
+}
+
+/// Opens the queue that a pipeline file names. The one place where queues are registered.
+pub fn connect(config: &MqConfig, context: Context) -> Result<Box<dyn LogSource>> {
+    match config {
+        MqConfig::Rocksmq(config) => Ok(Box::new(rocksmq::RocksMq::connect(config, context)?)),
+    }
+}
