@@ -141,9 +141,12 @@ class Table:
         return sum(map(len, self.live.values()))
 
     # --- DDL
-    def create(self) -> "Table":
+    def create(self, load: bool = False) -> "Table":
+        """With `load`, a FLAT index is made and the collection loaded; a loaded one is also compared much sooner."""
         self.client.create_collection(self.name, self.fields, dynamic=self.dynamic, **self.options)
         self.live, self.dead = {"_default": []}, []
+        if load:
+            self.load()
         return self
 
     def drop(self) -> None:
@@ -248,11 +251,20 @@ class Table:
         return self.insert(len(keys), partition, keys) if keys and not self.key.auto_id else []
 
     def bulk(self, rows: int, batch_bytes: int = 5_000_000, partition: str = "") -> int:
-        """Many rows as fast as the server takes them; returns the bytes of the vectors."""
+        """Many rows of the plain schema as fast as the server takes them; returns the bytes of the vectors."""
         dim = self.vector.params["dim"]
         batch = max(1, batch_bytes // (dim * 4))
         for start in range(0, rows, batch):
-            self.insert(min(batch, rows - start), partition)
+            n = min(batch, rows - start)
+            keys = [] if self.key.auto_id else self.new_keys(n)
+            columns = [] if self.key.auto_id else [(self.key, np.array(keys, np.int64) if self.key.type == m.INT64 else keys)]
+            for f in self.fields:
+                if f.type == m.VARCHAR and not f.primary:
+                    columns.append((f, [f"row {i}" for i in range(start, start + n)]))
+                elif not f.primary:
+                    columns.append((f, self.values.column(f, n)))
+            answer = self.client.insert(self.name, columns, partition)
+            self.live.setdefault(partition or "_default", []).extend(keys or answer.IDs.int_id.data or answer.IDs.str_id.data)
         return rows * dim * 4
 
 
@@ -276,9 +288,9 @@ class Workload:
         if ddl:
             self._choices += [(self._create_partition, 1), (self._drop_partition, 0.5), (self._flush, 0.1)]
 
-    def create(self) -> "Workload":
+    def create(self, load: bool = False) -> "Workload":
         for table in self.tables:
-            table.create()
+            table.create(load)
         return self
 
     def step(self) -> str:
