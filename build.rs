@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.btree_map(["."]);
     tonic_prost_build::configure()
         .build_server(true)
+        .build_transport(false) // a constructor named as the call `Connect` would clash with it
         .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }
