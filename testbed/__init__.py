@@ -1,20 +1,21 @@
 """Real servers for demo, tests and benchmarks: Milvus with its etcd, the migrans binary, a workload, a full comparison.
 
-    from testbed import Pair, Migrans, compare
-
-    with Pair.start() as pair:
-        ...                                      # write at pair.source
-        Migrans(pair, collections=["default.*"]).run_until_caught_up()
-        assert compare.pair(pair, ["default.*"]).equal
+    with Pair.start() as pair, Migrans(pair.source, pair.target, ["default.*"]) as migrans:
+        Table(pair.source, "books", plain(dim=128)).create().bulk(10_000)
+        migrans.run_until_caught_up()
+        compare(pair.source, pair.target, ["default.*"]).assert_equal()
 """
 
 import os
 
-# pymilvus logs every refused call with a stack trace: the tests provoke many and look at the exceptions themselves.
+# Refused connections are normal here (servers are killed on purpose): grpc need not print each.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+from .client import Client, Refused  # noqa: E402
+from .compare import compare  # noqa: E402
 from .migrans import Migrans, MigransError  # noqa: E402
-from .servers import Etcd, Milvus, Pair  # noqa: E402
+from .servers import Etcd, Milvus, Pair, ServerError  # noqa: E402
+from .workload import Table, Workload, all_types, plain  # noqa: E402
 
-__all__ = ["Etcd", "Migrans", "MigransError", "Milvus", "Pair"]
+__all__ = ["Client", "Etcd", "Migrans", "MigransError", "Milvus", "Pair", "Refused", "ServerError", "Table", "Workload",
+           "all_types", "compare", "plain"]

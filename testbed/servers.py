@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from .client import Client
 from .process import Process, free_ports, remove_dir, temp_dir
 
 START_TIMEOUT = float(os.environ.get("MIGRANS_TESTBED_START_TIMEOUT", "120"))
@@ -256,9 +257,9 @@ class Milvus:
             "common.session.ttl": 60,
             "common.gracefulStopTimeout": 5,
             # Loads finish sooner when the coordinator looks more often.
-            "queryCoord.checkInterval": 100,
+            "queryCoord.checkChannelInterval": 100,
+            "queryCoord.checkSegmentInterval": 100,
             "queryCoord.distPullInterval": 100,
-            "queryCoord.checkHandoffInterval": 1000,
             "trace.exporter": "none",
             **self.config,
         }.items():
@@ -292,10 +293,9 @@ class Milvus:
 
         def answers():
             # A fresh channel each time: a failed one backs off for longer than the server needs.
-            from pymilvus import MilvusClient  # noqa: F401 - imported late, it is slow
-            with self.stub() as (stub, pb):
-                answer = stub.ShowCollections(pb.milvus.ShowCollectionsRequest(), timeout=5)
-                return answer.status.error_code == 0
+            with self.client(timeout=5) as client:
+                client.list_collections()
+                return True
         _wait_until(answers, self.process, f"the proxy of {self.name} at {self.address}", timeout)
         self.started_in = time.monotonic() - self._started
         return self
@@ -337,19 +337,8 @@ class Milvus:
     def __exit__(self, *_) -> None:
         self.discard()
 
-    # --- clients
-    def stub(self):
-        from .grpcio import connect
-        return connect(self)
-
-    def connect(self, alias: str, database: str = "default") -> str:
-        """Registers (again) a pymilvus connection under `alias`."""
-        from pymilvus import connections
-        if connections.has_connection(alias):
-            connections.disconnect(alias)
-        connections.connect(alias, host="127.0.0.1", port=str(self.ports["proxy"]), db_name=database,
-                            **({"user": "root", "password": "Milvus"} if self.auth else {}))
-        return alias
+    def client(self, database: str = "default", timeout: float = 60) -> Client:
+        return Client(self, database, timeout)
 
 
 class Pair:

@@ -269,6 +269,38 @@ pub enum Ddl {
     },
 }
 
+impl Ddl {
+    /// The collection that the step is about, `None` for a database's.
+    pub fn collection(&self) -> Option<CollectionId> {
+        match self {
+            Ddl::CreateDatabase(_) | Ddl::DropDatabase { .. } => None,
+            Ddl::CreateCollection(collection) => Some(collection.id),
+            Ddl::DropCollection { id, .. }
+            | Ddl::CreatePartition { id, .. }
+            | Ddl::DropPartition { id, .. }
+            | Ddl::CreateIndex { id, .. }
+            | Ddl::DropIndex { id, .. }
+            | Ddl::SetLoad { id, .. }
+            | Ddl::SetProperties { id, .. } => Some(*id),
+        }
+    }
+
+    /// The name of the collection that the step is about, `None` for a database's.
+    pub fn collection_name(&self) -> Option<&CollectionName> {
+        match self {
+            Ddl::CreateDatabase(_) | Ddl::DropDatabase { .. } => None,
+            Ddl::CreateCollection(collection) => Some(&collection.name),
+            Ddl::DropCollection { name, .. }
+            | Ddl::CreatePartition { name, .. }
+            | Ddl::DropPartition { name, .. }
+            | Ddl::CreateIndex { name, .. }
+            | Ddl::DropIndex { name, .. }
+            | Ddl::SetLoad { name, .. }
+            | Ddl::SetProperties { name, .. } => Some(name),
+        }
+    }
+}
+
 /// A selected part of a cluster's catalog. The source's as read, or the target's as far as it was applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
