@@ -144,7 +144,9 @@ def attributes(client: Client, name: str, expected_at_target: bool = False) -> d
             "primary": f.is_primary_key, "auto_id": f.autoID and not expected_at_target, "partition_key": f.is_partition_key,
             "dynamic": f.is_dynamic, "params": _dict(f.type_params), "default": f.default_value.SerializeToString().hex()}
     partitions = client.list_partitions(name)
-    state = client.load_state(name)
+    deadline = time.monotonic() + 60
+    while (state := client.load_state(name)) == "Loading" and time.monotonic() < deadline:
+        time.sleep(0.1)
     out = {
         "description": d.schema.description,
         "auto_id": d.schema.autoID and not expected_at_target,
