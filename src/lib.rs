@@ -3,6 +3,7 @@
 //! Read top down: [`pipeline`] (what to do), [`dataflow`] (the graph, time, checkpoints), [`ops`] (one operator a
 //! file), [`sources`] and [`sinks`] (the outside world), [`milvus`] (facts of Milvus).
 
+pub mod check;
 pub mod dataflow;
 pub mod error;
 pub mod milvus;

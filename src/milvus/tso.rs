@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use timely::order::{PartialOrder, TotalOrder};
 use timely::progress::Timestamp;
-use timely::progress::timestamp::PathSummary;
+use timely::progress::timestamp::{PathSummary, Refines};
 
 const LOGICAL_BITS: u32 = 18;
 
@@ -111,6 +111,16 @@ impl Timestamp for Tso {
     fn minimum() -> Self {
         Tso::ZERO
     }
+}
+
+impl Refines<()> for Tso {
+    fn to_inner((): ()) -> Tso {
+        Tso::ZERO
+    }
+
+    fn to_outer(self) {}
+
+    fn summarize(_: Unchanged) {}
 }
 
 #[cfg(test)]

@@ -125,3 +125,8 @@ impl std::fmt::Debug for Secret {
         f.write_str("(secret)")
     }
 }
+
+impl Pipeline {
+    /// x
+    pub fn fingerprint(&self) -> String { String::new() }
+}
