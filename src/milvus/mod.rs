@@ -3,5 +3,6 @@
 pub mod catalog;
 pub mod change;
 pub mod channel;
+pub mod header;
 pub mod proto;
 pub mod tso;
