@@ -297,7 +297,7 @@ def test_full_disk_while_running(scene, small_disk):
     migrans = scene.migrans(state_dir=small_disk / "state", settings={"delivery.call_deadline": "2s"}).run()
     wait_for_rows(scene.target, t.name, 50)
     _fill(small_disk)
-    with Workload(scene.source, [t], seed=5, ddl=False).start(rate=20) as work:
+    with Workload([t], seed=5, ddl=False).start(rate=20) as work:
         deadline = time.monotonic() + 15
         while migrans.alive and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -68,7 +68,7 @@ def test_kill_under_load(scene):
     """kill -9 while the source is being written: inserts, upserts, deletes, partitions come and go."""
     tables = [scene.table("a", all_types(), dynamic=True, shards=2), scene.table("b", plain(key="varchar")),
               scene.table("c", plain(auto_id=True), shards=2)]
-    work = Workload(scene.source, tables, seed=11, batch=150).create(load=True)
+    work = Workload(tables, seed=11, batch=150).create(load=True)
     rng = random.Random(10)
     migrans = scene.migrans(settings={"delivery.call_deadline": "2s"})
     with work.start(rate=30):
@@ -84,7 +84,7 @@ def test_kill_under_load(scene):
 
 def test_stop_and_start_under_load(scene):
     tables = [scene.table("a", plain(), shards=2), scene.table("b", all_types("varchar"))]
-    work = Workload(scene.source, tables, seed=12, batch=100).create(load=True)
+    work = Workload(tables, seed=12, batch=100).create(load=True)
     migrans = scene.migrans()
     with work.start(rate=30):
         for _ in range(4):
