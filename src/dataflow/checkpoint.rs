@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -88,10 +88,26 @@ pub enum Update {
     Clean,
 }
 
-/// The writing half: hands updates to a thread of its own, so that no operator waits for the disk.
+/// The writing half: hands updates to a thread of its own, so that no operator waits for the disk. With the last clone
+/// the folder is let go.
 #[derive(Clone, Debug)]
-pub struct Writer {
-    queue: Sender<Request>,
+pub struct Writer(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    /// `None` once the thread is to end.
+    queue: Option<Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take().filter(|other| other.thread().id() != thread::current().id()) {
+            // It ends once everything submitted is written; a panic in it has been reported by then.
+            drop(thread.join());
+        }
+    }
 }
 
 struct Request {
@@ -104,9 +120,12 @@ impl Writer {
     /// Requests become durable in the order in which they are submitted.
     pub fn submit(&self, updates: Vec<Update>, done: impl FnOnce(Result<()>) + Send + 'static) {
         let request = Request { updates, done: Box::new(done) };
-        if let Err(unsent) = self.queue.send(request) {
-            let error = Error::new(Kind::Internal, "the checkpoint's writer has ended");
-            (unsent.into_inner().done)(Err(error));
+        let unsent = match &self.0.queue {
+            Some(queue) => queue.send(request).err().map(|error| error.into_inner()),
+            None => Some(request),
+        };
+        if let Some(request) = unsent {
+            (request.done)(Err(Error::new(Kind::Internal, "the checkpoint's writer has ended")));
         }
     }
 
@@ -140,11 +159,11 @@ pub fn open(folder: &Path, pipeline: &str, identity: &str) -> Result<(Writer, Ch
     let store = Store { db, folder: folder.to_owned() };
     let checkpoint = store.load(pipeline, identity)?;
     let (queue, requests) = crossbeam_channel::unbounded();
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("checkpoint".into())
         .spawn(move || store.serve(&requests))
         .map_err(|cause| Error::new(Kind::Internal, "can't start the checkpoint's writer").caused_by(cause))?;
-    Ok((Writer { queue }, checkpoint))
+    Ok((Writer(Arc::new(Handle { queue: Some(queue), thread: Some(thread) })), checkpoint))
 }
 
 fn open_error(folder: &Path, cause: rocksdb::Error) -> Error {
@@ -381,4 +400,125 @@ fn stage_applied(batch: &mut WriteBatch, ddl: &Ddl, catalog: &Catalog) -> Result
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(value)
         .map_err(|cause| Error::new(Kind::Internal, "can't encode a checkpoint record").caused_by(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::milvus::catalog::CollectionName;
+
+    fn channel(name: &str) -> PChannel {
+        PChannel(name.into())
+    }
+
+    fn reopen(folder: &Path) -> Checkpoint {
+        open(folder, "orders", "here").unwrap().1
+    }
+
+    fn collection(id: i64) -> Collection {
+        let json = serde_json::json!({
+            "id": id, "name": {"database": "default", "collection": "c"}, "created": 5,
+            "schema": {"description": "", "dynamic": false, "fields": []}, "shards": 1, "consistency_level": 2,
+            "properties": {}, "vchannels": ["a_1_7v0"], "start_positions": {"a_1": [1, 2]},
+            "partitions": {"3": {"name": "_default", "created": 5}}, "indexes": {}, "load": null
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, first) = open(folder.path(), "orders", "here").unwrap();
+        assert_eq!(first, Checkpoint { clean: true, ..Checkpoint::default() });
+        let mut applied = Catalog::default();
+        applied.collections.insert(CollectionId(7), collection(7));
+        let positions = BTreeMap::from([(channel("a_1"), Position(vec![1])), (channel("a_2"), Position(vec![2]))]);
+        let vchannel = VChannel("a_1_7v0".into());
+        writer
+            .write(vec![
+                Update::Intent(CollectionId(7)),
+                Update::SentHigh(vec![(vchannel.clone(), Tso(50))], 1234),
+                Update::Frontier(Tso(40), positions),
+            ])
+            .unwrap();
+        drop(writer);
+        let read = reopen(folder.path());
+        assert_eq!(read.frontier, Some(Tso(40)));
+        assert_eq!(read.positions.len(), 2);
+        assert_eq!(read.intents, BTreeSet::from([CollectionId(7)]));
+        assert_eq!((read.calls_until, read.clean), (1234, false));
+        assert_eq!(read.in_doubt_up_to(&vchannel), Tso(50));
+
+        let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+        let create = Ddl::CreateCollection(Arc::new(collection(7)));
+        let left = BTreeMap::from([(channel("a_2"), Position(vec![9]))]);
+        writer
+            .write(vec![
+                Update::Applied(create, Arc::new(applied.clone())),
+                Update::Frontier(Tso(60), left.clone()),
+                Update::Clean,
+            ])
+            .unwrap();
+        drop(writer);
+        let read = reopen(folder.path());
+        assert_eq!((&read.applied, &read.positions), (&applied, &left), "retired channels are forgotten");
+        assert!(read.intents.is_empty(), "an applied creation is no longer an intent");
+        assert_eq!(read.in_doubt_up_to(&vchannel), Tso::ZERO, "nothing is in doubt after a clean stop");
+
+        let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+        let name = CollectionName { database: "default".into(), collection: "c".into() };
+        let drop_it = Ddl::DropCollection { id: CollectionId(7), name };
+        writer.write(vec![Update::Applied(drop_it, Arc::default())]).unwrap();
+        drop(writer);
+        assert!(reopen(folder.path()).applied.collections.is_empty());
+    }
+
+    #[test]
+    fn sending_again_undoes_a_clean_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+        writer.write(vec![Update::Clean]).unwrap();
+        writer.write(vec![Update::SentHigh(vec![(VChannel("v".into()), Tso(9))], 77)]).unwrap();
+        drop(writer);
+        let read = reopen(folder.path());
+        assert!(!read.clean);
+        assert_eq!(read.in_doubt_up_to(&VChannel("v".into())), Tso(9));
+        assert_eq!(read.in_doubt_up_to(&VChannel("w".into())), Tso::ZERO);
+    }
+
+    #[test]
+    fn a_folder_of_another_pipeline_or_purpose_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+        let busy = open(folder.path(), "orders", "here").unwrap_err();
+        assert!(busy.message().contains("in use by another process"), "{busy}");
+        drop(writer);
+        reopen(folder.path());
+        let other = open(folder.path(), "invoices", "here").unwrap_err();
+        assert_eq!(other.kind(), Kind::Checkpoint);
+        assert!(other.message().contains("belongs to the pipeline \"orders\""), "{other}");
+        let moved = open(folder.path(), "orders", "there").unwrap_err();
+        assert!(moved.message().contains("made for another"), "{moved}");
+        let foreign = tempfile::tempdir().unwrap();
+        let db = DB::open_default(foreign.path()).unwrap();
+        db.put("by-dev/1", "x").unwrap();
+        drop(db);
+        let foreign = open(foreign.path(), "orders", "here").unwrap_err();
+        assert!(foreign.message().contains("not a state folder"), "{foreign}");
+    }
+
+    #[test]
+    fn a_newer_format_and_a_damaged_record_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        reopen(folder.path());
+        let put = |key: &str, value: &str| {
+            DB::open_default(folder.path()).unwrap().put(key, value).unwrap();
+        };
+        put("position/a_1", "[1,");
+        let damaged = open(folder.path(), "orders", "here").unwrap_err();
+        assert!(damaged.message().contains("damaged at record \"position/a_1\""), "{damaged}");
+        put("format", "9");
+        let newer = open(folder.path(), "orders", "here").unwrap_err();
+        assert!(newer.message().contains("has format 9, this migrans knows 1"), "{newer}");
+    }
 }

@@ -115,3 +115,49 @@ impl Book {
         positions
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(channel: &str, tick: u64, position: Option<u8>) -> Mark {
+        let position = position.map(|byte| Position(vec![byte]));
+        Mark { channel: PChannel(channel.into()), tick: Tso(tick), position }
+    }
+
+    fn at(book: &mut Book, frontier: u64) -> Vec<(String, u8)> {
+        let positions = book.positions_at(Tso(frontier));
+        positions.into_iter().map(|(channel, position)| (channel.to_string(), position.0[0])).collect()
+    }
+
+    #[test]
+    fn a_channel_resumes_from_its_last_mark_at_or_before_the_frontier() {
+        let old = BTreeMap::from([(PChannel("a".into()), Position(vec![1]))]);
+        let mut book = Book::new(Tso(10), old);
+        book.note(mark("a", 20, Some(2)));
+        book.note(mark("a", 30, Some(3)));
+        book.note(mark("b", 25, Some(7)));
+        assert_eq!(at(&mut book, 15), [("a".into(), 1), ("b".into(), 7)]);
+        assert_eq!(at(&mut book, 29), [("a".into(), 2), ("b".into(), 7)]);
+        assert_eq!(at(&mut book, 30), [("a".into(), 3), ("b".into(), 7)]);
+    }
+
+    #[test]
+    fn a_retired_channel_is_forgotten_once_it_is_behind() {
+        let mut book = Book::new(Tso(0), BTreeMap::new());
+        book.note(mark("a", 20, Some(2)));
+        book.note(mark("a", 20, None));
+        assert_eq!(at(&mut book, 10), [("a".into(), 2)]);
+        assert_eq!(at(&mut book, 20), []);
+    }
+
+    #[test]
+    fn thinning_keeps_the_oldest_mark() {
+        let mut book = Book::new(Tso(0), BTreeMap::new());
+        for tick in 1..=10_000 {
+            book.note(mark("a", tick, Some(u8::from(tick > 1))));
+        }
+        assert!(book.channels.values().all(|marks| marks.len() <= MARKS + 1));
+        assert_eq!(at(&mut book, 1), [("a".into(), 0)]);
+    }
+}

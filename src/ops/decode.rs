@@ -217,3 +217,113 @@ fn runs(timestamps: &Timestamps, rows: usize) -> Vec<(Tso, usize, usize)> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use prost::Message;
+
+    use super::*;
+    use crate::dataflow::credits::Credits;
+    use crate::milvus::catalog::CollectionId;
+    use crate::milvus::proto::{common, msg, schema};
+
+    const CHANNEL: &str = "by-dev-rootcoord-dml_0";
+
+    struct Feed {
+        decode: Decode,
+        credits: Arc<Credits>,
+        position: u8,
+        marks: Vec<Mark>,
+    }
+
+    impl Feed {
+        fn resuming_from(floor: u64) -> Feed {
+            Feed { decode: Decode::new(Tso(floor)), credits: Credits::new(1 << 20), position: 0, marks: Vec::new() }
+        }
+
+        fn send(&mut self, kind: EnvelopeKind) -> Result<Vec<(u64, i64)>> {
+            self.position += 1;
+            let envelope = Envelope { position: Position(vec![self.position]), kind };
+            let raw = Raw::Message(PChannel(CHANNEL.into()), envelope);
+            let mut changes = Vec::new();
+            self.decode.message(raw, |id| id != CollectionId(666), &mut changes, &mut self.marks)?;
+            Ok(changes.iter().map(|change| (change.ts.0, change.message_id)).collect())
+        }
+
+        fn tick(&mut self, tick: u64) -> Option<u8> {
+            let before = self.marks.len();
+            assert_eq!(self.send(EnvelopeKind::Tick(Tso(tick))).unwrap(), []);
+            self.marks.get(before).map(|mark| mark.position.as_ref().unwrap().0[0])
+        }
+
+        fn delete(&mut self, collection: i64, timestamps: &[u64]) -> Vec<(u64, i64)> {
+            let keys = schema::LongArray { data: (0..).take(timestamps.len()).collect() };
+            let message = msg::DeleteRequest {
+                base: Some(common::MsgBase { msg_type: 401, msg_id: 9, ..Default::default() }),
+                shard_name: format!("{CHANNEL}_{collection}v0"),
+                collection_id: collection,
+                partition_id: -1,
+                timestamps: timestamps.to_vec(),
+                num_rows: i64::try_from(timestamps.len()).unwrap(),
+                primary_keys: Some(schema::IDs { id_field: Some(schema::i_ds::IdField::IntId(keys)) }),
+                ..Default::default()
+            };
+            let credit = self.credits.try_take(&PChannel(CHANNEL.into()), 100).unwrap();
+            self.send(EnvelopeKind::Delete(Bytes::from(message.encode_to_vec()), credit)).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_tick_is_resumed_from_the_earliest_message_that_is_later_than_it() {
+        let mut feed = Feed::resuming_from(0);
+        feed.delete(7, &[15]); // at 1
+        feed.delete(7, &[35]); // at 2: ahead of the next two ticks
+        assert_eq!(feed.tick(20), Some(2));
+        feed.delete(7, &[25]); // at 4
+        assert_eq!(feed.tick(30), Some(2));
+        assert_eq!(feed.tick(40), Some(6), "nothing is left over: the tick itself");
+    }
+
+    #[test]
+    fn repeated_and_backward_ticks_say_nothing() {
+        let mut feed = Feed::resuming_from(0);
+        assert_eq!(feed.tick(20), Some(1));
+        assert_eq!(feed.tick(20), None);
+        assert_eq!(feed.tick(10), None);
+        assert_eq!(feed.tick(21), Some(4));
+    }
+
+    #[test]
+    fn what_was_applied_before_is_dropped_until_the_first_tick_that_is_new() {
+        let mut feed = Feed::resuming_from(30);
+        assert_eq!(feed.delete(7, &[25]), []);
+        assert_eq!(feed.delete(7, &[35]), [(35, 9)]);
+        assert_eq!(feed.delete(7, &[30, 31]), [(31, 9)]);
+        feed.tick(30);
+        assert_eq!(feed.delete(7, &[29]), [(29, 9)], "a late message is never lost");
+        assert_eq!(feed.credits.held(), 0, "nobody keeps these changes, so their credit is back");
+    }
+
+    #[test]
+    fn collections_that_nobody_wants_are_dropped_and_unknown_ones_kept() {
+        let mut feed = Feed::resuming_from(0);
+        assert_eq!(feed.delete(666, &[5]), []);
+        assert_eq!(feed.delete(8, &[5]), [(5, 9)]);
+    }
+
+    #[test]
+    fn rows_of_different_times_become_changes_of_their_own() {
+        let mut feed = Feed::resuming_from(0);
+        assert_eq!(feed.delete(7, &[5, 5, 6, 5]), [(5, 9), (6, 9), (5, 9)]);
+    }
+
+    #[test]
+    fn bytes_that_make_no_sense_are_an_error_that_says_where() {
+        let mut feed = Feed::resuming_from(0);
+        let credit = feed.credits.try_take(&PChannel(CHANNEL.into()), 1).unwrap();
+        let error = feed.send(EnvelopeKind::Insert(Bytes::from_static(&[0x0a, 0xff]), credit)).unwrap_err();
+        assert_eq!(error.kind(), crate::Kind::Corrupt);
+        assert!(error.message().starts_with("channel by-dev-rootcoord-dml_0, position [01]: "), "{error}");
+    }
+}
