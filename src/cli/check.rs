@@ -52,11 +52,12 @@ async fn connect_all(pipeline: &Pipeline) -> Vec<Error> {
         None => println!("state    {}: a first start", pipeline.state_dir.display()),
     }
     keep(&mut problems, open_queue(pipeline));
-    let source = CatalogSource::connect(&pipeline.source, pipeline.select.clone()).await;
+    let select = pipeline.select.clone();
+    let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await;
     let mut wanted = None;
-    if let Some(mut source) = keep(&mut problems, source) {
+    if let Some(source) = keep(&mut problems, source) {
         println!("source   {}", source.describe());
-        wanted = keep(&mut problems, source.read().await);
+        wanted = keep(&mut problems, source.read().await).map(|read| read.catalog);
     }
     let sink = sinks::connect(&pipeline.target).await;
     if let Some(sink) = keep(&mut problems, sink) {

@@ -85,8 +85,10 @@ pub fn run(
         .build()
         .map_err(|cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause))?;
     let sink = runtime.block_on(sinks::connect(&pipeline.target))?;
-    let mut catalog = runtime.block_on(CatalogSource::connect(&pipeline.source, pipeline.select.clone()))?;
-    let read = runtime.block_on(catalog.read())?;
+    let select = pipeline.select.clone();
+    let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name));
+    let catalog = runtime.block_on(source)?.resume(checkpoint.applied.clone());
+    let read = runtime.block_on(catalog.read())?.catalog;
     let adopt = matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt);
     let obstacles = runtime.block_on(check::obstacles(&*sink, &read, &checkpoint, adopt))?;
     if let Some(error) = check::as_error(obstacles) {
@@ -94,6 +96,7 @@ pub fn run(
     }
     tracing::info!(
         pipeline = %pipeline.name,
+        source = %catalog.describe(),
         target = %sink.describe(),
         collections = read.collections.len(),
         "{}",
@@ -104,7 +107,7 @@ pub fn run(
     let progress = Arc::new(Progress::new(began_at));
     let failure = Failure::default();
     let ended = Arc::new(AtomicBool::new(false));
-    let (ticks_in, ticks) = watch::channel(began_at);
+    let (ticks_in, ticks) = watch::channel(Tso::ZERO);
     let (updates_in, updates) = crossbeam_channel::unbounded();
     let worker = Worker {
         pipeline: pipeline.clone(),

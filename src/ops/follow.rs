@@ -29,7 +29,7 @@ use crate::milvus::catalog::{Catalog, Collection, CollectionId, Ddl};
 use crate::milvus::channel::{PChannel, Position};
 use crate::milvus::tso::Tso;
 use crate::sources::Start;
-use crate::sources::catalog::{CatalogUpdate, applied_after, difference};
+use crate::sources::catalog::{CatalogUpdate, Observed, applied_after, difference};
 
 /// The streams that leave the operator, and what wakes it.
 pub type Outputs<'scope> =
@@ -143,7 +143,14 @@ impl Follow {
         if self.settled {
             return Ok((self.upto, channels, events));
         }
-        let steps = difference(&self.emitted, &self.wanted, self.upto, &update.drop_times)?;
+        let observed = Observed {
+            wanted: &self.wanted,
+            upto: self.upto,
+            ignored: &update.ignored,
+            other_databases: &update.other_databases,
+            drop_times: &update.drop_times,
+        };
+        let steps = difference(&self.emitted, &observed)?;
         let mut created: Vec<Arc<Collection>> = Vec::new();
         for (ts, ddl) in steps {
             applied_after(&mut self.emitted, &ddl);

@@ -4,8 +4,8 @@
 //! Capability held: one at `lower`, the end of the last released span.
 //! What moves the frontier: both inputs having passed a tick, and downstream having room.
 //!
-//! Rows are released sorted by (ts, delete before insert, order of reading) with the steps of the catalog in between:
-//! creations before the rows of their ts, everything else after them. Since the catalog is an input like any other,
+//! Rows are released sorted by (ts, delete before insert, order of reading), with the steps of the catalog in between,
+//! each after the rows of its ts: what is created has only later rows. Since the catalog is an input like any other,
 //! whatever it does not know when the frontier has passed a row's ts is not selected or is dropped.
 
 use std::cell::RefCell;
@@ -93,10 +93,9 @@ fn least(frontier: &MutableAntichain<Tso>) -> Tso {
 /// Where a step stands among those of the same ts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    Create,
     Delete,
     Insert,
-    Other,
+    Ddl,
 }
 
 /// The logic of the operator.
@@ -147,12 +146,8 @@ impl Order {
                 self.known.insert(collection.id, collection);
             }
             CatalogEvent::Step { ts, ddl } => {
-                let rank = match ddl {
-                    Ddl::CreateDatabase(_) | Ddl::CreateCollection(_) | Ddl::CreatePartition { .. } => Rank::Create,
-                    _ => Rank::Other,
-                };
                 self.arrivals += 1;
-                self.stash.insert((ts, rank, self.arrivals), Held::Ddl(ddl));
+                self.stash.insert((ts, Rank::Ddl, self.arrivals), Held::Ddl(ddl));
             }
         }
     }

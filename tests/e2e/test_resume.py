@@ -112,11 +112,14 @@ def test_a_stop_leaves_a_consistent_cut(scene):
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
     migrans = scene.migrans()
+    rng = random.Random(8)
     cuts = []
     try:
         for _ in range(4):
             migrans.run()
-            time.sleep(2.0)
+            before = rows_at(scene.target, b.name)
+            until(lambda: rows_at(scene.target, b.name) > max(0, before), 60, "rows at the target", every=0.01)
+            time.sleep(rng.uniform(0.0, 1.0))
             migrans.stop()
             in_a, in_b = (_keys(scene.target, t.name) for t in (a, b))
             cuts.append((len(in_a), len(in_b)))
