@@ -159,6 +159,18 @@ impl Sink for MilvusSink {
     }
 }
 
+/// The bytes of an Insert or Upsert request in pieces, most of them slices of the batches' buffers. For benchmarks.
+///
+/// # Errors
+/// `Corrupt` if rows and schema don't fit together.
+pub fn encoded_pieces(
+    collection: &Collection,
+    partition: Option<&str>,
+    batches: &[RecordBatch],
+) -> Result<Vec<bytes::Bytes>> {
+    Ok(encode::rows(collection, partition, batches)?.into_pieces())
+}
+
 /// The partition to name in a call. Where a partition key decides, Milvus refuses a name.
 fn partition(write: &Write) -> Option<&str> {
     write.partition.as_deref().filter(|_| !write.collection.has_partition_key())

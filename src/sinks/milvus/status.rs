@@ -37,11 +37,15 @@ const REFUSALS: &[&str] = &[
     "invalid index type",
     "is loaded, please release it first",
     "is not a number or infinity",
+    "is not divisible by dim",
     "is not supported",
     "maximum field's number",
     "maximum shards's number",
     "must drop all collections before drop database",
     "not support manually specifying the partition names",
+    "should be a multiple of 8",
+    "should be greater than 0",
+    "should divide the dim",
     "there is no vector index on field",
     "with different parameters",
 ];
@@ -235,6 +239,7 @@ mod tests {
         ),
         (Kind::Refused, 1, 101, "collection not loaded[collection=470651519856017903]"),
         (Kind::Refused, 1, 65535, "value 'NaN' is not a number or infinity"),
+        (Kind::Refused, 1, 65535, "the length(5) of float data should divide the dim(4)"),
         (Kind::Refused, 1, 65535, "can't find data for primary field: k"),
         (Kind::Refused, 1, 65535, "failed to create expr plan, expr = k in [\"a\"]"),
         (
