@@ -21,7 +21,7 @@ use migrans::pipeline::RocksmqConfig;
 use migrans::sources::rocksmq::RocksMq;
 use migrans::sources::{Context, Delivery, EnvelopeKind, LogSource, Start};
 use prost::Message;
-use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, Options};
+use rocksdb::{BlockBasedOptions, ChecksumType, ColumnFamilyDescriptor, DB, DBCompressionType, Options};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -170,6 +170,10 @@ fn write(path: &Path, count: usize, size: usize) -> Result<()> {
     options.set_num_levels(5);
     let (none, zstd) = (DBCompressionType::None, DBCompressionType::Zstd);
     options.set_compression_per_level(&[none, none, zstd, zstd, zstd]);
+    // As RocksDB 6.29 does, which Milvus uses.
+    let mut table = BlockBasedOptions::default();
+    table.set_checksum_type(ChecksumType::CRC32c);
+    options.set_block_based_table_factory(&table);
     let families = ["default", "properties"].map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
     let db = DB::open_cf_descriptors(&options, path, families)?;
     let mut id = FIRST_ID;

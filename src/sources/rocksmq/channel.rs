@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
@@ -33,8 +34,8 @@ pub(super) struct Channel {
     pub(super) next: Next,
     /// The first view that it may be read in: the one after it was opened.
     pub(super) first_view: u64,
-    /// The view in which it was last read to its end, and the table files' generation of that view.
-    pub(super) tail: Option<Tail>,
+    /// The view in which it was last read to its end.
+    pub(super) tail: Option<View>,
     /// The last tick that was handed over: how far behind the channel is.
     pub(super) last_tick: Tso,
     /// Read errors since the last message.
@@ -49,11 +50,13 @@ pub(super) struct Channel {
     skipped: u64,
 }
 
-/// See [`Channel::tail`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tail {
-    pub(super) view: u64,
-    pub(super) generation: u64,
+/// What of the store is visible: it advances with every complete catch-up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    pub(super) number: u64,
+    /// Whatever came after the view of this number is in memory, that is, in no table file yet.
+    pub(super) memory_from: u64,
+    pub(super) taken: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,8 +163,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Notes that everything that is in the topic now has been handed over.
-    pub(super) fn note_end(&mut self) {
+    /// Notes that everything that is in the topic in `view` has been handed over.
+    pub(super) fn note_end(&mut self, view: View) {
+        self.tail = Some(view);
         if matches!(self.caught_up, CaughtUp::Goal(_)) {
             self.caught_up = CaughtUp::Due;
         }

@@ -2,7 +2,7 @@
 
 use rocksdb::DBRawIterator;
 
-use super::key::{Id, Topic, digit_count, least_id};
+use super::key::{Id, Topic, digit_count, leading_digit, least_id};
 use super::store::read_error;
 use crate::error::Result;
 
@@ -19,21 +19,24 @@ pub(super) enum Next {
 
 /// An iterator of RocksDB on a topic.
 ///
-/// Keys sort as text: `9` comes after `10`. In practice all ids of a topic have 18 digits, and this walks them in
-/// the order of RocksDB. Where the number of digits grows, it walks the ids of fewer digits first, passing over the
-/// longer ones that lie between. It finds longer ids by the first key of the topic, so it takes for granted that
-/// they sort before what is left of the shorter ones: ids grow with time, and the first longer ones start with 10…
+/// Keys sort as text: `9` comes after `10`. In practice all ids of a topic have 18 digits (until the year 2090), and
+/// this walks them in the order of RocksDB. Where the number of digits grows, it walks the shorter ids first and then
+/// the longer ones, which sort before them. A look at the other end of a topic costs reading a block, of some MB, from
+/// many a file; so it is done only where ids are about to grow (they start with 9) or have just grown (with 1): ids
+/// grow with time, so they do not jump over that.
 pub(super) struct Cursor<'db> {
     iterator: DBRawIterator<'db>,
     /// Ids of this many digits are being walked.
     digits: u32,
+    /// The id before the place of the cursor started with 9.
+    may_grow: bool,
     ended: bool,
     key: Vec<u8>,
 }
 
 impl<'db> Cursor<'db> {
     pub(super) fn new(iterator: DBRawIterator<'db>) -> Cursor<'db> {
-        Cursor { iterator, digits: 0, ended: true, key: Vec::new() }
+        Cursor { iterator, digits: 0, may_grow: false, ended: true, key: Vec::new() }
     }
 
     /// Goes to where `next` says. `false` if that message is gone; the cursor is then at the first later one.
@@ -47,6 +50,7 @@ impl<'db> Cursor<'db> {
             Next::After(id) => (id, true),
         };
         self.digits = digit_count(id);
+        self.may_grow = leading_digit(id) == 9;
         self.seek_key(topic, id);
         let found = self.id_here(topic)? == Some(id);
         if found && after {
@@ -76,54 +80,54 @@ impl<'db> Cursor<'db> {
         Ok(())
     }
 
-    /// The last id of the topic, if its ids have equally many digits. Moves the cursor.
+    /// The last id of the topic; `None` if there is none, or if longer ones might sort before it. Moves the cursor.
     pub(super) fn last_id(&mut self, topic: &Topic) -> Result<Option<Id>> {
-        let (first, last) = self.ends(topic)?;
         self.ended = true;
-        Ok(last.filter(|&last| first.is_some_and(|first| digit_count(first) == digit_count(last))))
+        self.iterator.seek_for_prev(topic.upper_bound());
+        Ok(self.id_here(topic)?.filter(|&id| leading_digit(id) != 9))
     }
 
     fn seek_to_first(&mut self, topic: &Topic) -> Result<()> {
-        let digits = match self.ends(topic)? {
-            (Some(first), Some(last)) => digit_count(first).min(digit_count(last)),
-            _ => {
-                self.ended = true;
-                return Ok(());
-            }
+        self.may_grow = false;
+        self.iterator.seek(topic.lower_bound());
+        let Some(first) = self.id_here(topic)? else {
+            self.ended = true;
+            return Ok(());
         };
-        self.start_of(topic, digits);
+        self.digits = digit_count(first);
+        if leading_digit(first) == 1 {
+            self.iterator.seek_for_prev(topic.upper_bound());
+            let last = self.id_here(topic)?.unwrap_or(first);
+            self.go_to_ids_of(topic, digit_count(last).min(self.digits));
+        }
         self.settle(topic)
     }
 
-    /// The first and the last id of the topic, as text sorts them. Moves the iterator.
-    fn ends(&mut self, topic: &Topic) -> Result<(Option<Id>, Option<Id>)> {
-        self.iterator.seek_for_prev(topic.upper_bound());
-        let last = self.id_here(topic)?;
-        self.iterator.seek(topic.lower_bound());
-        Ok((self.id_here(topic)?, last))
-    }
-
-    fn start_of(&mut self, topic: &Topic, digits: u32) {
+    fn go_to_ids_of(&mut self, topic: &Topic, digits: u32) {
         self.digits = digits;
-        self.ended = false;
-        self.seek_key(topic, least_id(digits).unwrap_or(Id::MAX));
+        self.seek_key(topic, least_id(digits));
     }
 
-    /// Passes over ids of other lengths; after the last id of a length goes on with the next length.
+    /// Passes over ids of other lengths; after the last id of a length goes on with the longer ones.
     fn settle(&mut self, topic: &Topic) -> Result<()> {
-        self.ended = false;
         loop {
             match self.id_here(topic)? {
-                Some(id) if digit_count(id) == self.digits => return Ok(()),
+                Some(id) if digit_count(id) == self.digits => {
+                    self.may_grow = leading_digit(id) == 9;
+                    self.ended = false;
+                    return Ok(());
+                }
                 Some(_) => self.iterator.next(),
                 None => {
+                    self.ended = true;
+                    if !self.may_grow {
+                        return Ok(());
+                    }
+                    self.may_grow = false;
                     self.iterator.seek(topic.lower_bound());
                     match self.id_here(topic)?.map(digit_count) {
-                        Some(digits) if digits > self.digits => self.start_of(topic, digits),
-                        _ => {
-                            self.ended = true;
-                            return Ok(());
-                        }
+                        Some(digits) if digits > self.digits => self.go_to_ids_of(topic, digits),
+                        _ => return Ok(()),
                     }
                 }
             }

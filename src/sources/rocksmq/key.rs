@@ -72,12 +72,14 @@ pub(super) fn digit_count(id: Id) -> u32 {
     id.checked_ilog10().map_or(1, |log| log + 1)
 }
 
-/// The least id of `digits` digits, if there is one.
-pub(super) fn least_id(digits: u32) -> Option<Id> {
-    match digits {
-        0 | 1 => Some(0),
-        digits => 10i64.checked_pow(digits - 1),
-    }
+/// The least id of `digits` digits, or the largest id if there is none.
+pub(super) fn least_id(digits: u32) -> Id {
+    if digits <= 1 { 0 } else { 10i64.checked_pow(digits - 1).unwrap_or(Id::MAX) }
+}
+
+/// The first digit of an id.
+pub(super) fn leading_digit(id: Id) -> i64 {
+    id / least_id(digit_count(id)).max(1)
 }
 
 /// Whether a key looks like a message's. Topic names have no slash (Milvus refuses to create such topics).
@@ -158,10 +160,10 @@ mod tests {
     fn counts_digits() {
         for (id, digits) in [(0, 1), (9, 1), (10, 2), (99, 2), (100, 3), (i64::MAX, 19)] {
             assert_eq!(digit_count(id), digits);
-            assert!(least_id(digits).unwrap() <= id);
+            assert!(least_id(digits) <= id);
         }
-        assert_eq!(least_id(19), Some(1_000_000_000_000_000_000));
-        assert_eq!(least_id(20), None);
+        assert_eq!(least_id(19), 1_000_000_000_000_000_000);
+        assert_eq!([0, 7, 10, 446_000, 999, i64::MAX].map(leading_digit), [0, 7, 1, 4, 9, 9]);
     }
 
     #[test]

@@ -11,11 +11,12 @@
 //!
 //! What is promised, and what it rests on:
 //! - **Order, no holes.** A view shows all that was written before its catch-up began (see `Store::catch_up`).
-//! - **No unnoticed gap.** Milvus trims a topic from its start, without asking other readers. Whenever a channel gets
-//!   a new iterator, the message that it read last must still be there. If it is gone, messages after it may be gone
-//!   too; ids of 2.3 have gaps of their own, so that can't be told from the ids, and is an error of kind `Gap`. The two
-//!   exceptions are in `nothing_lost`. A gap is reported also if, by chance, just the last message read was trimmed
-//!   while nobody watched (a page of 64 MiB would have to end with it).
+//! - **No unnoticed gap.** Milvus trims a topic from its start and does not ask other readers. A channel that was at its
+//!   end less than 2 s ago has lost nothing (see `LAPSE` in `reader`). Any other must find the message that it read last
+//!   (or is to start from): as long as it is there, so are all after it. If it is gone, later ones may be gone too. The
+//!   ids of 2.3 have gaps of their own, so that can't be told from them: it is an error of kind `Gap`, unless the next
+//!   id follows directly. So a `Gap` is reported although nothing is lost if just the last message read was trimmed while
+//!   nobody watched; that takes a topic that went quiet with the very message that ended a page of 64 MiB.
 //! - **Restarts of Milvus.** A new MANIFEST, or an error, makes the thread open the secondary again and go on from the
 //!   positions. A power failure may take back messages that were read but that Milvus' disk had not got yet (Milvus
 //!   does not sync); a channel whose last message is gone then ends with a `Gap`.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::channel::{Channel, Read, Stop, Tail};
+use super::channel::{Channel, Read, Stop, View};
 use super::cursor::{Cursor, Next};
 use super::store::{CaughtUp, Mark, Store, Watch};
 use crate::error::{Error, Kind, Result};
@@ -18,7 +18,8 @@ use crate::sources::{Context, Delivery, Start};
 const POLL: Duration = Duration::from_millis(10);
 /// How often it is read although it does not look changed.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// If the store was not looked at for this long, messages may have been written *and* trimmed meanwhile.
+/// Within this time messages can't have been written *and* trimmed: Milvus would have to fill a page of 64 MiB with them,
+/// consume it, and come by with its retention, which it does every 10 minutes.
 const LAPSE: Duration = Duration::from_secs(2);
 /// A long scan keeps deleted files and memory in use; after this long it goes on with a fresh iterator.
 pub(super) const CURSOR_AGE: Duration = Duration::from_secs(5);
@@ -52,16 +53,6 @@ pub(super) struct Reader {
     reopen_wait: Duration,
 }
 
-/// What of the store is visible: it advances with every complete catch-up.
-#[derive(Clone, Copy, Debug)]
-struct View {
-    number: u64,
-    /// Grows whenever the table files change: with the same generation, everything new is in memory.
-    generation: u64,
-    /// The store was watched all the time since the view before, so nothing was written and trimmed in between.
-    continuous: bool,
-}
-
 /// Why the thread leaves a store.
 enum Leave {
     /// The pipeline stops.
@@ -69,6 +60,13 @@ enum Leave {
     /// Milvus replaced its MANIFEST.
     Replaced,
     Failed(Error),
+}
+
+/// What a look at the store came to.
+enum Look {
+    Nothing,
+    NewView,
+    Replaced,
 }
 
 /// What a round over the channels came to.
@@ -98,7 +96,7 @@ impl Reader {
             channels: Vec::new(),
             unknown_types: HashSet::new(),
             opened_count: 0,
-            view: View { number: 0, generation: 0, continuous: false },
+            view: View { number: 0, memory_from: 0, taken: Instant::now() },
             reopen_wait: REOPEN_WAIT.0,
         }
     }
@@ -174,43 +172,27 @@ impl Reader {
     fn follow(&mut self, store: &Store) -> Leave {
         let mut watch = Watch::new(&self.path);
         let mut scans = Scans { store, long: HashMap::new(), memory: None };
-        let mut mark: Option<Mark> = None;
-        // When the store was looked at, and when that last told all that is in it.
+        let mut files: Option<Files> = None;
         let mut polled: Option<Instant> = None;
-        let mut seen: Option<Instant> = None;
-        let mut refreshed: Option<Instant> = None;
         let mut room_wait = ROOM_WAIT.0;
+        for channel in &mut self.channels {
+            // It may be another store.
+            channel.tail = None;
+        }
         loop {
             if self.stopping() || !self.take_commands() {
                 return Leave::Stopped;
             }
-            let now = Instant::now();
-            if polled.is_none_or(|polled| now - polled >= POLL) {
-                let due = refreshed.is_none_or(|refreshed| now - refreshed >= HEARTBEAT)
-                    || self.channels.iter().any(|channel| channel.needs_view_after(self.view));
-                if watch.changed() || due {
-                    match store.catch_up() {
-                        Ok(CaughtUp::Complete(now_at)) => {
-                            let continuous = seen.is_some_and(|seen| now - seen < LAPSE);
-                            let same_files = mark.as_ref() == Some(&now_at);
-                            self.advance_view(same_files, continuous);
-                            scans.memory = None;
-                            scans.drop_old();
-                            mark = Some(now_at);
-                            refreshed = Some(now);
-                            seen = Some(now);
-                            self.reopen_wait = REOPEN_WAIT.0;
-                        }
-                        Ok(CaughtUp::Unsettled) => refreshed = None,
-                        Ok(CaughtUp::Replaced) => return Leave::Replaced,
-                        Err(error) => return Leave::Failed(error),
-                    }
-                } else {
-                    seen = Some(now);
+            if polled.is_none_or(|polled| polled.elapsed() >= POLL) {
+                match self.look(store, &mut watch, &mut files) {
+                    Ok(Look::NewView) => scans.start_view(),
+                    Ok(Look::Nothing) => {}
+                    Ok(Look::Replaced) => return Leave::Replaced,
+                    Err(error) => return Leave::Failed(error),
                 }
                 polled = Some(Instant::now());
             }
-            let next_poll = polled.map_or(now, |polled| polled + POLL);
+            let next_poll = polled.map_or_else(Instant::now, |polled| polled + POLL);
             let round = match self.round(&mut scans, next_poll) {
                 Ok(round) => round,
                 Err(error) => return Leave::Failed(error),
@@ -236,12 +218,36 @@ impl Reader {
         }
     }
 
-    fn advance_view(&mut self, same_files: bool, continuous: bool) {
-        self.view.number += 1;
-        self.view.continuous = continuous;
-        if !same_files {
-            self.view.generation += 1;
+    /// Makes visible what is new, if anything seems to be.
+    fn look(&mut self, store: &Store, watch: &mut Watch, files: &mut Option<Files>) -> Result<Look> {
+        let now = Instant::now();
+        let due = files.is_none()
+            || now - self.view.taken >= HEARTBEAT
+            || self.channels.iter().any(|channel| channel.needs_view_after(self.view));
+        if !watch.changed() && !due {
+            return Ok(Look::Nothing);
         }
+        let log = watch.log_number();
+        let mark = match store.catch_up()? {
+            CaughtUp::Complete(mark) => mark,
+            CaughtUp::Replaced => return Ok(Look::Replaced),
+            CaughtUp::Unsettled => {
+                // Begun anew at the next poll; what was visible before still is.
+                *files = None;
+                return Ok(Look::Nothing);
+            }
+        };
+        let number = self.view.number + 1;
+        let memory_from = match files {
+            Some(files) if files.mark == mark => self.view.memory_from,
+            Some(files) if files.log.is_some() && files.log == store.log_number() => files.log_from,
+            _ => number,
+        };
+        let log_from = files.as_ref().filter(|files| files.log == log).map_or(number, |files| files.log_from);
+        *files = Some(Files { mark, log, log_from });
+        self.view = View { number, memory_from, taken: now };
+        self.reopen_wait = REOPEN_WAIT.0;
+        Ok(Look::NewView)
     }
 
     /// Lets every channel that can move do so, the one furthest behind first, until none can or until `deadline`.
@@ -342,7 +348,7 @@ impl Reader {
 impl Channel {
     /// Whether there may be something to read or to say.
     fn wants_to_move(&self, view: View) -> bool {
-        let read_already = self.tail.is_some_and(|tail| tail.view == view.number);
+        let read_already = self.tail.is_some_and(|tail| tail.number == view.number);
         self.has_notice() || !self.needs_view_after(view) && !read_already
     }
 
@@ -356,10 +362,22 @@ impl Channel {
         self.wants_to_move(view) && self.has_room()
     }
 
-    /// Whether the view before this one was read to its end and nothing can have been trimmed unseen since.
-    fn was_at_tail(&self, view: View) -> Option<Tail> {
-        self.tail.filter(|tail| view.continuous && tail.view + 1 == view.number)
+    /// Whether the channel was at its end so recently that nothing after can have been trimmed.
+    fn was_at_end(&self, view: View) -> Option<View> {
+        self.tail.filter(|tail| view.taken - tail.taken < LAPSE)
     }
+}
+
+/// The files of the store at the latest view.
+///
+/// What is in memory there: while the table files (`mark`) are the same, all that came since. When they have changed,
+/// some logs may have become table files; but not the one that is being written. So if that is still `log`, which was
+/// there before the view `log_from` was taken, then that view had all of the earlier logs, and all that came after it
+/// is in `log`, and in memory.
+struct Files {
+    mark: Mark,
+    log: Option<u64>,
+    log_from: u64,
 }
 
 /// The iterators on one open store.
@@ -373,8 +391,7 @@ struct Scans<'db> {
 
 struct Scan<'db> {
     cursor: Cursor<'db>,
-    view: u64,
-    begun: Instant,
+    view: View,
 }
 
 impl<'db> Scans<'db> {
@@ -388,15 +405,14 @@ impl<'db> Scans<'db> {
     ) -> Result<Read> {
         let store = self.store;
         if !self.long.contains_key(&channel.serial) {
-            let tail = channel.was_at_tail(view);
-            if tail.is_some_and(|tail| tail.generation == view.generation) {
+            let tail = channel.was_at_end(view);
+            if tail.is_some_and(|tail| tail.number >= view.memory_from) {
                 // All that came since is in memory, and finding it there costs next to nothing.
                 let cursor = self.memory.get_or_insert_with(|| Cursor::new(store.scan_memory()));
                 cursor.seek(&channel.topic, channel.next)?;
                 let read = channel.read(cursor, &context.credits, unknown_types)?;
                 if read.stop == Stop::End {
-                    channel.note_end();
-                    channel.tail = Some(Tail { view: view.number, generation: view.generation });
+                    channel.note_end(view);
                 }
                 return Ok(read);
             }
@@ -404,33 +420,32 @@ impl<'db> Scans<'db> {
             let mut cursor = Cursor::new(scan);
             channel.note_goal(&mut cursor)?;
             let found = cursor.seek(&channel.topic, channel.next)?;
-            if !found && !nothing_lost(channel, &cursor, tail)? {
+            if !found && tail.is_none() && !follows_directly(channel, &cursor)? {
                 if channel.gap_seen.replace(view.number).is_none() {
                     return Ok(Read { stop: Stop::Full, pushed: false, bytes: 0 });
                 }
                 return Err(channel.gap(cursor.current(&channel.topic)?.map(|(id, _)| id)));
             }
             channel.gap_seen = None;
-            self.long.insert(channel.serial, Scan { cursor, view: view.number, begun: Instant::now() });
+            self.long.insert(channel.serial, Scan { cursor, view });
         }
         let Some(scan) = self.long.get_mut(&channel.serial) else {
             return Err(Error::new(Kind::Internal, "an iterator got lost"));
         };
         let read = channel.read(&mut scan.cursor, &context.credits, unknown_types);
-        let at_end = read.as_ref().map_or(true, |read| read.stop == Stop::End);
-        if at_end {
-            if read.is_ok() && scan.view == view.number {
-                channel.note_end();
-                channel.tail = Some(Tail { view: view.number, generation: view.generation });
+        if read.as_ref().map_or(true, |read| read.stop == Stop::End) {
+            if read.is_ok() {
+                channel.note_end(scan.view);
             }
             self.long.remove(&channel.serial);
         }
         read
     }
 
-    /// Ends scans that have kept files in use for long. Their channels go on with a fresh one.
-    fn drop_old(&mut self) {
-        self.long.retain(|_, scan| scan.begun.elapsed() < CURSOR_AGE);
+    /// Ends scans that have kept files in use for long: their channels go on with a fresh one.
+    fn start_view(&mut self) {
+        self.memory = None;
+        self.long.retain(|_, scan| scan.view.taken.elapsed() < CURSOR_AGE);
     }
 
     fn forget_closed(&mut self, channels: &[Channel]) {
@@ -440,17 +455,8 @@ impl<'db> Scans<'db> {
     }
 }
 
-/// Whether a channel can go on although the message that it read last is gone.
-///
-/// Milvus trims a topic from its start, so while the last message read is there, none after it was trimmed. If it
-/// is gone, nothing is lost only if the next id follows directly (2.4 and later number each topic by itself), or if
-/// the channel was at its end a moment ago and the store was watched since: messages can't have come, been consumed
-/// by Milvus, filled a page (64 MiB) and been trimmed within that moment.
-fn nothing_lost(channel: &Channel, cursor: &Cursor<'_>, tail: Option<Tail>) -> Result<bool> {
+/// Whether the next id is the one after the message that was read last: 2.4 and later number each topic by itself.
+fn follows_directly(channel: &Channel, cursor: &Cursor<'_>) -> Result<bool> {
     let Next::After(last) = channel.next else { return Ok(false) };
-    if tail.is_some() {
-        tracing::debug!(channel = %channel.name, last, "the last message was trimmed, at the end of the topic");
-        return Ok(true);
-    }
     Ok(cursor.current(&channel.topic)?.is_some_and(|(first, _)| first.checked_sub(1) == Some(last)))
 }

@@ -198,6 +198,11 @@ impl Store {
         Ok(CaughtUp::Unsettled)
     }
 
+    /// The number of the log that is being written.
+    pub(super) fn log_number(&self) -> Option<u64> {
+        newest_log(&self.path).ok().flatten().map(|log| log.number)
+    }
+
     fn mark(&self) -> io::Result<Mark> {
         let manifest = current_manifest(&self.path)?;
         let length = fs::metadata(self.path.join(&manifest))?.len();
@@ -266,8 +271,15 @@ pub(super) struct Watch {
     path: PathBuf,
     folder_stamp: Option<SystemTime>,
     doubtful_until: Option<Instant>,
-    log: Option<PathBuf>,
+    log: Option<Log>,
     log_length: u64,
+}
+
+/// A write-ahead log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Log {
+    number: u64,
+    path: PathBuf,
 }
 
 impl Watch {
@@ -279,6 +291,11 @@ impl Watch {
     /// it is for the catch-up to say.
     pub(super) fn changed(&mut self) -> bool {
         self.look().unwrap_or(true)
+    }
+
+    /// The number of the log that was being written when the folder was last listed.
+    pub(super) fn log_number(&self) -> Option<u64> {
+        self.log.as_ref().map(|log| log.number)
     }
 
     fn look(&mut self) -> io::Result<bool> {
@@ -302,7 +319,7 @@ impl Watch {
             }
         }
         if let Some(log) = &self.log {
-            let length = fs::metadata(log)?.len();
+            let length = fs::metadata(&log.path)?.len();
             changed |= length != self.log_length;
             self.log_length = length;
         }
@@ -311,16 +328,16 @@ impl Watch {
 }
 
 /// The write-ahead log that is being written: `<number>.log` with the highest number.
-fn newest_log(path: &Path) -> io::Result<Option<PathBuf>> {
-    let mut newest: Option<(u64, PathBuf)> = None;
+fn newest_log(path: &Path) -> io::Result<Option<Log>> {
+    let mut newest: Option<Log> = None;
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok());
         if let Some(number) =
-            number.filter(|number| newest.as_ref().is_none_or(|(highest, _)| number > highest))
+            number.filter(|&number| newest.as_ref().is_none_or(|newest| number > newest.number))
         {
-            newest = Some((number, path.join(name)));
+            newest = Some(Log { number, path: path.join(name) });
         }
     }
-    Ok(newest.map(|(_, path)| path))
+    Ok(newest)
 }

@@ -482,6 +482,37 @@ fn nothing_is_lost_while_the_writer_flushes_compacts_and_trims() {
 }
 
 #[test]
+fn what_waited_in_memory_is_found_when_it_has_moved_to_table_files() {
+    let lab = Lab::new(64 << 20);
+    let writer = lab.writer();
+    writer.insert("t", 1000, 10);
+    let source = lab.connect();
+    let mut consumer = Consumer::open(&source, "t", Start::Earliest);
+    consumer.take_until_caught_up();
+    let mut id = 1000;
+    for round in 0..10 {
+        // More than the queue takes; then the log is changed, moved into a table file, and the next one begun.
+        for _ in 0..6 * 64 {
+            id += 1;
+            writer.insert("t", id, 10);
+        }
+        std::thread::sleep(Duration::from_millis(30));
+        writer.db.flush().unwrap();
+        for _ in 0..3 {
+            id += 1;
+            writer.insert("t", id, 10);
+            std::thread::sleep(Duration::from_millis(round * 5));
+        }
+        if round % 2 == 1 {
+            writer.compact();
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        consumer.take_until(|seen| matches!(seen.last(), Some(Seen::Insert(last, _)) if *last == id));
+        assert_eq!(consumer.ids(), (1000..=id).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn a_reader_at_its_end_does_not_mind_trimming() {
     let lab = Lab::new(1 << 20);
     let writer = lab.writer();
