@@ -175,7 +175,8 @@ mod tests {
     }
 
     /// Answers of a Milvus 2.3.5: old code, code, reason. To record them again, send a server the calls that the
-    /// reasons speak of; rate limits need `quotaAndLimits.dml.*` set low, replicas a single query node.
+    /// reasons speak of; rate limits need `quotaAndLimits.dml.*` set low,
+    /// the quota `quotaAndLimits.limitWriting.forceDeny`, replicas a single query node.
     const RECORDED: &[(Kind, i32, i32, &str)] = &[
         (Kind::NotFound, 4, 100, "collection not found[database=default][collection=zz]"),
         (
@@ -198,6 +199,12 @@ mod tests {
             49,
             8,
             "request is rejected by grpc RateLimiter middleware, please retry later: rate limit exceeded[rate=1]",
+        ),
+        (
+            Kind::Exhausted,
+            48,
+            9,
+            "quota exceeded[reason=the writing has been deactivated by the administrator]",
         ),
         (Kind::Exhausted, 1, 65535, "nodes not enough"),
         (
