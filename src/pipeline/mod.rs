@@ -139,8 +139,3 @@ impl std::fmt::Debug for Secret {
         f.write_str("(secret)")
     }
 }
-
-impl Pipeline {
-    /// x
-    pub fn fingerprint(&self) -> String { String::new() }
-}

@@ -1,0 +1,406 @@
+//! The steps that lead from the catalog that was applied to the one that the source has.
+//!
+//! Level-triggered: the two are compared, whatever happened in between. Steps whose time is known take it; it decides
+//! between which rows they come. Indexes, load states and properties have no time among the rows and are brought in
+//! line at the end. A step whose time is not confirmed yet (`> upto`) is left to a later call.
+//!
+//! Times give way where the order of steps needs it, never the other way round: what gives up a name goes before what
+//! takes it, a database comes before what is in it, a partition and an index are released before they go (Milvus 2.3.5
+//! refuses to drop a loaded partition and any index of a loaded collection, and to change the number of replicas of a
+//! loaded collection; all else about load states can be changed in place).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::DropTimes;
+use super::keys::DEFAULT_DATABASE;
+use crate::error::{Error, Kind, Result};
+use crate::milvus::catalog::{
+    Catalog, Collection, CollectionId, CollectionName, Database, Ddl, Load, Partition, PartitionId,
+};
+use crate::milvus::tso::Tso;
+
+/// The partition that every collection without a partition key has from the start.
+const DEFAULT_PARTITION: &str = "_default";
+/// A property that Milvus (2.4) changes only while the collection is released.
+const ONLY_WHILE_RELEASED: &str = "mmap.enabled";
+
+/// What is known of the source.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    /// The selected part of its catalog.
+    pub wanted: &'a Catalog,
+    /// Everything created up to this time is in `wanted`.
+    pub upto: Tso,
+    /// Collections that it has but that are not selected.
+    pub ignored: &'a BTreeSet<CollectionId>,
+    /// Databases that it has but that are not in `wanted`.
+    pub other_databases: &'a BTreeSet<i64>,
+    /// When collections and partitions were dropped, where known.
+    pub drop_times: &'a DropTimes,
+}
+
+/// The steps from `applied` to what was `observed`, in the order in which they are to be applied, each with the time
+/// at which it takes its place among the rows. The times never decrease and are at most `observed.upto`; they may be
+/// earlier than rows that were applied long ago, if those are of other collections or the step was seen late.
+///
+/// # Errors
+/// `Refused` for what can't be brought about by steps yet: a collection that was renamed, or whose schema changed.
+pub fn difference(applied: &Catalog, observed: &Observed<'_>) -> Result<Vec<(Tso, Ddl)>> {
+    let mut plan = Plan { applied, observed, steps: Vec::new() };
+    plan.refuse_what_is_not_supported()?;
+    let kept = plan.drop_collections();
+    plan.databases(&kept);
+    plan.create_collections();
+    for (id, collection) in &applied.collections {
+        if let Some(wanted) = observed.wanted.collections.get(id) {
+            plan.change_collection(collection, wanted);
+        }
+    }
+    plan.steps.sort_by_key(|(ts, rank, _)| (*ts, *rank));
+    Ok(plan.steps.into_iter().map(|(ts, _, ddl)| (ts, ddl)).collect())
+}
+
+/// Changes `applied` to what it is after `step`.
+pub fn applied_after(applied: &mut Catalog, step: &Ddl) {
+    match step {
+        Ddl::CreateDatabase(database) => {
+            applied.databases.insert(database.id, database.clone());
+        }
+        Ddl::DropDatabase { id, .. } => {
+            applied.databases.remove(id);
+        }
+        Ddl::CreateCollection(collection) => {
+            applied.collections.insert(collection.id, Collection::clone(collection));
+        }
+        Ddl::DropCollection { id, .. } => {
+            applied.collections.remove(id);
+        }
+        Ddl::CreatePartition { id, .. }
+        | Ddl::DropPartition { id, .. }
+        | Ddl::CreateIndex { id, .. }
+        | Ddl::DropIndex { id, .. }
+        | Ddl::SetLoad { id, .. }
+        | Ddl::SetProperties { id, .. } => {
+            if let Some(collection) = applied.collections.get_mut(id) {
+                collection_after(collection, step);
+            }
+        }
+    }
+}
+
+fn collection_after(collection: &mut Collection, step: &Ddl) {
+    match step {
+        Ddl::CreatePartition { partition_id, partition, .. } => {
+            collection.partitions.insert(*partition_id, partition.clone());
+        }
+        Ddl::DropPartition { partition_id, .. } => {
+            collection.partitions.remove(partition_id);
+        }
+        Ddl::CreateIndex { index_id, index, .. } => {
+            collection.indexes.insert(*index_id, index.clone());
+        }
+        Ddl::DropIndex { index_id, .. } => {
+            collection.indexes.remove(index_id);
+        }
+        Ddl::SetLoad { to, .. } => collection.load = to.clone(),
+        Ddl::SetProperties { properties, .. } => collection.properties = properties.clone(),
+        _ => {}
+    }
+}
+
+/// Which of several steps of one time comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Release,
+    DropIndex,
+    DropPartition,
+    DropCollection,
+    DropDatabase,
+    CreateDatabase,
+    CreateCollection,
+    CreatePartition,
+    SetProperties,
+    CreateIndex,
+    Load,
+}
+
+struct Plan<'a> {
+    applied: &'a Catalog,
+    observed: &'a Observed<'a>,
+    steps: Vec<(Tso, Rank, Ddl)>,
+}
+
+impl<'a> Plan<'a> {
+    fn push(&mut self, at: Tso, rank: Rank, ddl: Ddl) {
+        self.steps.push((at, rank, ddl));
+    }
+
+    fn wanted(&self) -> &'a Catalog {
+        self.observed.wanted
+    }
+
+    fn upto(&self) -> Tso {
+        self.observed.upto
+    }
+
+    fn refuse_what_is_not_supported(&self) -> Result<()> {
+        for (id, collection) in &self.applied.collections {
+            let name = &collection.name;
+            let Some(wanted) = self.wanted().collections.get(id) else {
+                if self.observed.ignored.contains(id) {
+                    let message = format!(
+                        "the source's collection {name} (id {id}) still exists, but is no longer selected: it was \
+                         renamed, or the selection was changed"
+                    );
+                    return Err(Error::new(Kind::Refused, message).hint(
+                        "give it its name back or select it again; to stop following a collection, use a new \
+                         pipeline (name and state_dir) for the others",
+                    ));
+                }
+                continue;
+            };
+            let changed = if wanted.name != *name {
+                format!("was renamed to {}", wanted.name)
+            } else if wanted.schema != collection.schema {
+                "has got another schema".to_owned()
+            } else if wanted.shards != collection.shards || wanted.vchannels != collection.vchannels {
+                "has got other shards".to_owned()
+            } else if wanted.consistency_level != collection.consistency_level {
+                "has got another default consistency level".to_owned()
+            } else {
+                continue;
+            };
+            let message = format!(
+                "the source's collection {name} (id {id}) {changed}, which can't be brought about at the target yet"
+            );
+            return Err(Error::new(Kind::Refused, message).hint(
+                "undo that change at the source, or follow the collection anew: leave it out of a new pipeline's \
+                 selection (name and state_dir), or drop it at the target and start from an empty state_dir",
+            ));
+        }
+        for (id, database) in &self.applied.databases {
+            let Some(wanted) = self.wanted().databases.get(id) else { continue };
+            let changed = if wanted.name != database.name {
+                format!("was renamed to {}", wanted.name)
+            } else if wanted.properties != database.properties {
+                "has got other properties".to_owned()
+            } else {
+                continue;
+            };
+            let message = format!(
+                "the source's database {} (id {id}) {changed}, which can't be brought about at the target yet",
+                database.name
+            );
+            return Err(Error::new(Kind::Refused, message).hint("undo that change at the source"));
+        }
+        Ok(())
+    }
+
+    /// The time before which the drop of something must come, because its name has been taken again.
+    fn name_taken(&self, name: &CollectionName) -> Option<Tso> {
+        let taken = self.wanted().collections.values().filter(|other| other.name == *name);
+        let collection = taken.filter(|other| !self.applied.collections.contains_key(&other.id));
+        let database = self.database_taken(&name.database);
+        collection.map(|other| other.created).chain(database).filter(|ts| *ts <= self.upto()).min()
+    }
+
+    /// When a database of this name comes about that is not the one that was applied under it.
+    fn database_taken(&self, name: &str) -> Option<Tso> {
+        let database = self.wanted().databases.values().find(|other| other.name == name)?;
+        let replaces = !self.applied.databases.contains_key(&database.id)
+            && self.applied.databases.values().any(|other| other.name == name);
+        replaces.then(|| self.database_at(database)).flatten()
+    }
+
+    /// When a new database is to be created: at its time, but before its first collection.
+    fn database_at(&self, database: &Database) -> Option<Tso> {
+        let collections = self.wanted().collections.values();
+        let first = collections
+            .filter(|collection| collection.name.database == database.name)
+            .map(|collection| collection.created);
+        first.chain([database.created]).filter(|ts| *ts <= self.upto()).min()
+    }
+
+    /// Drops what is gone. Says which databases still hold something whose drop is to come.
+    fn drop_collections(&mut self) -> BTreeSet<&'a str> {
+        let mut kept = BTreeSet::new();
+        for (id, collection) in &self.applied.collections {
+            if self.wanted().collections.contains_key(id) {
+                continue;
+            }
+            let known = self.observed.drop_times.collections.get(id).copied();
+            let mut at = known.unwrap_or(self.upto());
+            if let Some(taken) = self.name_taken(&collection.name) {
+                at = at.min(taken.pred());
+            }
+            if at > self.upto() {
+                kept.insert(collection.name.database.as_str());
+            } else {
+                let ddl = Ddl::DropCollection { id: *id, name: collection.name.clone() };
+                self.push(at, Rank::DropCollection, ddl);
+            }
+        }
+        kept
+    }
+
+    fn databases(&mut self, kept: &BTreeSet<&str>) {
+        for (id, database) in &self.applied.databases {
+            let stays = self.wanted().databases.contains_key(id)
+                || self.observed.other_databases.contains(id)
+                || *id == DEFAULT_DATABASE;
+            if !stays && !kept.contains(database.name.as_str()) {
+                let at = self.database_taken(&database.name).map_or(self.upto(), Tso::pred);
+                let ddl = Ddl::DropDatabase { id: *id, name: database.name.clone() };
+                self.push(at, Rank::DropDatabase, ddl);
+            }
+        }
+        for (id, database) in &self.wanted().databases {
+            if !self.applied.databases.contains_key(id)
+                && let Some(at) = self.database_at(database)
+            {
+                self.push(at, Rank::CreateDatabase, Ddl::CreateDatabase(database.clone()));
+            }
+        }
+    }
+
+    fn create_collections(&mut self) {
+        for (id, wanted) in &self.wanted().collections {
+            if self.applied.collections.contains_key(id) || wanted.created > self.upto() {
+                continue;
+            }
+            let mut bare = wanted.clone();
+            bare.indexes.clear();
+            bare.load = None;
+            // Partitions that hold the values of a partition key come with the collection and by no other way.
+            if !wanted.has_partition_key() {
+                bare.partitions.retain(|_, partition| {
+                    partition.created <= wanted.created || partition.name == DEFAULT_PARTITION
+                });
+            }
+            let bare = Arc::new(bare);
+            self.push(wanted.created, Rank::CreateCollection, Ddl::CreateCollection(Arc::clone(&bare)));
+            self.change_collection(&bare, wanted);
+        }
+    }
+
+    /// Steps within a collection that is at the target, or will be by then.
+    fn change_collection(&mut self, applied: &Collection, wanted: &Collection) {
+        let upto = self.upto();
+        let (id, name) = (applied.id, &applied.name);
+        let mut present = applied.partitions.clone();
+        let mut load = applied.load.clone();
+
+        let created: Vec<(&PartitionId, &Partition)> = wanted
+            .partitions
+            .iter()
+            .filter(|(id, partition)| !applied.partitions.contains_key(id) && partition.created <= upto)
+            .collect();
+        let mut dropped: Vec<(Tso, &PartitionId, &Partition)> = Vec::new();
+        let mut waiting = false;
+        for (partition_id, partition) in &applied.partitions {
+            if wanted.partitions.contains_key(partition_id) {
+                continue;
+            }
+            let known = self.observed.drop_times.partitions.get(partition_id).copied();
+            let mut at = known.unwrap_or(upto);
+            let taken = created.iter().filter(|(_, other)| other.name == partition.name);
+            if let Some(taken) = taken.map(|(_, other)| other.created).min() {
+                at = at.min(taken.pred());
+            }
+            if at > upto { waiting = true } else { dropped.push((at, partition_id, partition)) }
+        }
+        dropped.sort_by_key(|(at, ..)| *at);
+
+        for (at, partition_id, partition) in dropped {
+            let newer = created.iter().filter(|(_, other)| other.created < at);
+            let names = present.values().chain(newer.map(|(_, other)| *other)).map(|other| other.name.clone());
+            if let Some(without) = without(load.as_ref(), &partition.name, names.collect()) {
+                self.set_load(at, Rank::Release, applied, &mut load, without);
+            }
+            present.remove(partition_id);
+            let partition = partition.name.clone();
+            let ddl = Ddl::DropPartition { id, name: name.clone(), partition_id: *partition_id, partition };
+            self.push(at, Rank::DropPartition, ddl);
+        }
+        for (partition_id, partition) in created {
+            present.insert(*partition_id, partition.clone());
+            let partition = partition.clone();
+            let at = partition.created.max(applied.created);
+            let ddl = Ddl::CreatePartition { id, name: name.clone(), partition_id: *partition_id, partition };
+            self.push(at, Rank::CreatePartition, ddl);
+        }
+
+        let to = wanted.load.as_ref().and_then(|load| reachable(load, wanted, &present, waiting));
+        let same_index = |id: &i64| applied.indexes.get(id) == wanted.indexes.get(id);
+        let old_indexes: Vec<_> = applied.indexes.iter().filter(|(id, _)| !same_index(id)).collect();
+        let other_replicas =
+            load.as_ref().zip(to.as_ref()).is_some_and(|(from, to)| from.replicas != to.replicas);
+        let mapped = |properties: &BTreeMap<String, String>| properties.get(ONLY_WHILE_RELEASED).cloned();
+        let remapped = mapped(&applied.properties) != mapped(&wanted.properties);
+        if load.is_some() && (!old_indexes.is_empty() || other_replicas || remapped) {
+            self.set_load(upto, Rank::Release, applied, &mut load, None);
+        }
+        for (index_id, index) in old_indexes {
+            let ddl = Ddl::DropIndex { id, name: name.clone(), index_id: *index_id, index: index.clone() };
+            self.push(upto, Rank::DropIndex, ddl);
+        }
+        if applied.properties != wanted.properties {
+            let properties = wanted.properties.clone();
+            self.push(upto, Rank::SetProperties, Ddl::SetProperties { id, name: name.clone(), properties });
+        }
+        for (index_id, index) in wanted.indexes.iter().filter(|(id, _)| !same_index(id)) {
+            let ddl = Ddl::CreateIndex { id, name: name.clone(), index_id: *index_id, index: index.clone() };
+            self.push(upto, Rank::CreateIndex, ddl);
+        }
+        if load != to {
+            self.set_load(upto, Rank::Load, applied, &mut load, to);
+        }
+    }
+
+    fn set_load(
+        &mut self,
+        at: Tso,
+        rank: Rank,
+        collection: &Collection,
+        load: &mut Option<Load>,
+        to: Option<Load>,
+    ) {
+        let from = std::mem::replace(load, to.clone());
+        let ddl = Ddl::SetLoad { id: collection.id, name: collection.name.clone(), from, to };
+        self.push(at, rank, ddl);
+    }
+}
+
+/// What is to be loaded so that the partition called `dropped`, one of `names`, can be dropped; `None` if that needs no
+/// change.
+fn without(load: Option<&Load>, dropped: &str, names: BTreeSet<String>) -> Option<Option<Load>> {
+    let load = load?;
+    let mut partitions = load.partitions.clone().unwrap_or(names);
+    if !partitions.remove(dropped) {
+        return None;
+    }
+    Some((!partitions.is_empty()).then_some(Load { replicas: load.replicas, partitions: Some(partitions) }))
+}
+
+/// What of the wanted `load` can be had with the partitions that are `present`. While the drop of a partition is
+/// `waiting`, loading the whole would load that one too, which the source has released.
+fn reachable(
+    load: &Load,
+    wanted: &Collection,
+    present: &BTreeMap<PartitionId, Partition>,
+    waiting: bool,
+) -> Option<Load> {
+    let here = || present.iter().filter(|(id, _)| wanted.partitions.contains_key(id));
+    let partitions: BTreeSet<String> = match &load.partitions {
+        None if !waiting => return Some(load.clone()),
+        None => here().map(|(_, partition)| partition.name.clone()).collect(),
+        Some(names) => {
+            here().map(|(_, partition)| partition.name.clone()).filter(|name| names.contains(name)).collect()
+        }
+    };
+    (!partitions.is_empty()).then_some(Load { replicas: load.replicas, partitions: Some(partitions) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! Which of Milvus' metadata keys in etcd matter here, and what each of them is about.
+//!
+//! Everything lies below `<root_path>/<meta_path>/`. The keys are those of Milvus 2.3 to 2.5
+//! (`internal/metastore/kv/rootcoord`, `.../indexcoord`, `.../querycoord`); 2.3.5 was looked at.
+
+use crate::error::{Error, Kind, Result};
+use crate::milvus::catalog::{CollectionId, PartitionId};
+
+/// The database that collections are in unless they say otherwise.
+pub const DEFAULT_DATABASE: i64 = 1;
+
+/// How many ranges of keys there are.
+pub const RANGES: usize = 4;
+
+/// What a key is about. The order keeps what belongs to one collection together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// A `DatabaseInfo`, by the database's id.
+    Database(i64),
+    /// A `CollectionInfo` by its database's id. `None`: under the key of times before databases, which is in the
+    /// default one.
+    Collection(CollectionId, Option<i64>),
+    /// A `PartitionInfo`.
+    Partition(CollectionId, PartitionId),
+    /// A `FieldSchema`, by the field's id.
+    Field(CollectionId, i64),
+    /// A `FieldIndex`, by the index' id.
+    Index(CollectionId, i64),
+    /// A `CollectionLoadInfo`.
+    CollectionLoad(CollectionId),
+    /// A `PartitionLoadInfo`.
+    PartitionLoad(CollectionId, PartitionId),
+}
+
+/// Keys from `start`, inclusive, to `end`, exclusive. They are listed and watched as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// Collections as written before there were databases.
+    LegacyCollections,
+    /// Databases, collections, fields and partitions: they stand side by side, so that one watch brings them in the
+    /// order in which they were written. (Aliases and, from 2.5 on, functions stand among them.)
+    Collections,
+    /// Indexes.
+    Indexes,
+    /// What is loaded, of collections and of partitions, again side by side.
+    Loads,
+}
+
+impl Range {
+    /// All of them; a range's place here is its `as usize`.
+    pub const ALL: [Range; RANGES] =
+        [Range::LegacyCollections, Range::Collections, Range::Indexes, Range::Loads];
+
+    /// The first key and the one after the last, below `<root_path>/<meta_path>/`. A `0` follows a `/`.
+    fn bounds(self) -> (&'static str, &'static str) {
+        match self {
+            Range::LegacyCollections => ("root-coord/collection/", "root-coord/collection0"),
+            Range::Collections => ("root-coord/database/", "root-coord/partitions0"),
+            Range::Indexes => ("field-index/", "field-index0"),
+            Range::Loads => ("querycoord-collection-loadinfo/", "querycoord-partition-loadinfo0"),
+        }
+    }
+
+    /// Its place in [`Range::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Where a cluster's metadata lies in etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    prefix: String,
+}
+
+impl Meta {
+    /// By Milvus' `etcd.rootPath` and `etcd.metaSubPath`.
+    pub fn new(root_path: &str, meta_path: &str) -> Meta {
+        let parts = [root_path, meta_path].map(|part| part.trim_matches('/'));
+        let mut prefix = String::new();
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            prefix.push_str(part);
+            prefix.push('/');
+        }
+        Meta { prefix }
+    }
+
+    /// What all keys begin with, a slash at its end.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The first key of `range` and the one after its last.
+    pub fn bounds(&self, range: Range) -> (String, String) {
+        let (start, end) = range.bounds();
+        (self.join(start), self.join(end))
+    }
+
+    /// The range that `key` lies in.
+    pub fn range_of(&self, key: &[u8]) -> Option<Range> {
+        let rest = key.strip_prefix(self.prefix.as_bytes())?;
+        Range::ALL.into_iter().find(|range| {
+            let (start, end) = range.bounds();
+            start.as_bytes() <= rest && rest < end.as_bytes()
+        })
+    }
+
+    /// The two places where something new shows first: collections, and partitions.
+    pub fn newcomers(&self) -> [String; 2] {
+        [self.join("root-coord/database/collection-info/"), self.join("root-coord/partitions/")]
+    }
+
+    /// Where servers say that they are there, and which version they are.
+    pub fn sessions(&self) -> String {
+        self.join("session/")
+    }
+
+    /// Where the earlier values of `key` are kept: this, followed by the decimal timestamp of the change.
+    pub fn history(&self, key: Key) -> String {
+        format!("{}snapshots/{}_ts", self.prefix, path(key))
+    }
+
+    /// The key in full.
+    pub fn path(&self, key: Key) -> String {
+        self.join(&path(key))
+    }
+
+    /// What `key` is about; `None` if that does not matter here.
+    ///
+    /// # Errors
+    /// `Corrupt` if it stands where ids are expected and has none.
+    pub fn parse(&self, key: &[u8]) -> Result<Option<Key>> {
+        let strange = || {
+            let text = String::from_utf8_lossy(key);
+            Error::new(Kind::Corrupt, format!("the key {text:?} in the source's etcd has an unknown form"))
+                .hint("is this the metadata of a Milvus 2.3 to 2.5?")
+        };
+        let Some(rest) = key.strip_prefix(self.prefix.as_bytes()) else { return Ok(None) };
+        let Ok(rest) = std::str::from_utf8(rest) else { return Err(strange()) };
+        let ids = |rest: &str| rest.split('/').map(|id| id.parse().ok()).collect::<Option<Vec<i64>>>();
+        type Make = fn(&[i64]) -> Option<Key>;
+        const PLACES: [(&str, Make); 8] = [
+            ("root-coord/database/db-info/", |ids| match ids {
+                [id] => Some(Key::Database(*id)),
+                _ => None,
+            }),
+            ("root-coord/database/collection-info/", |ids| match ids {
+                [database, id] => Some(Key::Collection(CollectionId(*id), Some(*database))),
+                _ => None,
+            }),
+            ("root-coord/partitions/", |ids| match ids {
+                [collection, id] => Some(Key::Partition(CollectionId(*collection), PartitionId(*id))),
+                _ => None,
+            }),
+            ("root-coord/fields/", |ids| match ids {
+                [collection, id] => Some(Key::Field(CollectionId(*collection), *id)),
+                _ => None,
+            }),
+            ("root-coord/collection/", |ids| match ids {
+                [id] => Some(Key::Collection(CollectionId(*id), None)),
+                _ => None,
+            }),
+            ("field-index/", |ids| match ids {
+                [collection, id] => Some(Key::Index(CollectionId(*collection), *id)),
+                _ => None,
+            }),
+            ("querycoord-collection-loadinfo/", |ids| match ids {
+                [collection] => Some(Key::CollectionLoad(CollectionId(*collection))),
+                _ => None,
+            }),
+            ("querycoord-partition-loadinfo/", |ids| match ids {
+                [collection, id] => Some(Key::PartitionLoad(CollectionId(*collection), PartitionId(*id))),
+                _ => None,
+            }),
+        ];
+        for (place, make) in PLACES {
+            if let Some(rest) = rest.strip_prefix(place) {
+                let key = ids(rest).and_then(|ids| make(&ids)).ok_or_else(strange)?;
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
+    fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+}
+
+fn path(key: Key) -> String {
+    match key {
+        Key::Database(id) => format!("root-coord/database/db-info/{id}"),
+        Key::Collection(id, Some(database)) => format!("root-coord/database/collection-info/{database}/{id}"),
+        Key::Collection(id, None) => format!("root-coord/collection/{id}"),
+        Key::Partition(collection, id) => format!("root-coord/partitions/{collection}/{}", id.0),
+        Key::Field(collection, id) => format!("root-coord/fields/{collection}/{id}"),
+        Key::Index(collection, id) => format!("field-index/{collection}/{id}"),
+        Key::CollectionLoad(collection) => format!("querycoord-collection-loadinfo/{collection}"),
+        Key::PartitionLoad(collection, id) => format!("querycoord-partition-loadinfo/{collection}/{}", id.0),
+    }
+}
+
+/// The key after all keys that begin with `prefix`.
+pub fn after(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return end;
+        }
+    }
+    vec![0] // etcd's word for: no end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: [(Key, Range, &str); 8] = [
+        (Key::Database(1), Range::Collections, "by-dev/meta/root-coord/database/db-info/1"),
+        (
+            Key::Collection(CollectionId(7), Some(3)),
+            Range::Collections,
+            "by-dev/meta/root-coord/database/collection-info/3/7",
+        ),
+        (
+            Key::Collection(CollectionId(7), None),
+            Range::LegacyCollections,
+            "by-dev/meta/root-coord/collection/7",
+        ),
+        (
+            Key::Partition(CollectionId(7), PartitionId(8)),
+            Range::Collections,
+            "by-dev/meta/root-coord/partitions/7/8",
+        ),
+        (Key::Field(CollectionId(7), 100), Range::Collections, "by-dev/meta/root-coord/fields/7/100"),
+        (Key::Index(CollectionId(7), 9), Range::Indexes, "by-dev/meta/field-index/7/9"),
+        (
+            Key::CollectionLoad(CollectionId(7)),
+            Range::Loads,
+            "by-dev/meta/querycoord-collection-loadinfo/7",
+        ),
+        (
+            Key::PartitionLoad(CollectionId(7), PartitionId(8)),
+            Range::Loads,
+            "by-dev/meta/querycoord-partition-loadinfo/7/8",
+        ),
+    ];
+
+    #[test]
+    fn every_key_is_understood_and_lies_in_the_range_that_is_watched_for_it() {
+        let meta = Meta::new("by-dev", "meta");
+        for (key, range, text) in KEYS {
+            assert_eq!(meta.path(key), text);
+            assert_eq!(meta.parse(text.as_bytes()).unwrap(), Some(key));
+            assert_eq!(meta.range_of(text.as_bytes()), Some(range));
+            let (start, end) = meta.bounds(range);
+            assert!(start.as_str() <= text && text < end.as_str(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_big_or_secret_is_not_watched() {
+        let meta = Meta::new("by-dev", "meta");
+        for other in [
+            "root-coord/credential/users/root",
+            "root-coord/collection-alias/a",
+            "datacoord-meta/s/1/2/3",
+            "snapshots/root-coord/database/db-info/1_ts5",
+            "segment-index/1/2/3/4",
+            "querycoord-replica/1/2",
+            "queryCoord-Collection-Target/1",
+            "session/rootcoord",
+        ] {
+            let text = format!("by-dev/meta/{other}");
+            assert_eq!(meta.parse(text.as_bytes()).unwrap(), None, "{text}");
+            assert_eq!(meta.range_of(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_without_ids_where_ids_belong_is_corrupt() {
+        let meta = Meta::new("by-dev", "meta");
+        for bad in ["root-coord/fields/7", "root-coord/fields/7/x", "root-coord/partitions/7/8/9", "field-index/"] {
+            let error = meta.parse(format!("by-dev/meta/{bad}").as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Corrupt);
+            assert!(error.message().contains(bad), "{error}");
+        }
+        assert_eq!(meta.parse(b"by-dev/meta/root-coord/database/aliases/1/a").unwrap(), None);
+        assert_eq!(meta.parse(b"another/meta/root-coord/fields/x").unwrap(), None);
+    }
+
+    #[test]
+    fn slashes_around_the_paths_do_not_matter() {
+        assert_eq!(Meta::new("/a/b/", "meta").prefix(), "a/b/meta/");
+        assert_eq!(Meta::new("a", "").prefix(), "a/");
+    }
+
+    #[test]
+    fn after_is_the_end_of_a_prefix() {
+        assert_eq!(after("a/"), b"a0");
+        assert_eq!(after(""), [0]);
+    }
+}
