@@ -51,6 +51,11 @@ impl Tso {
         Tso(self.0.saturating_sub(1))
     }
 
+    /// The timestamp just after.
+    pub fn succ(self) -> Tso {
+        Tso(self.0.saturating_add(1))
+    }
+
     /// How far this machine's clock is past this timestamp, zero if it is not.
     pub fn age(self) -> Duration {
         Duration::from_millis(Tso::now().millis().saturating_sub(self.millis()))

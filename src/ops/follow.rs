@@ -6,7 +6,7 @@
 //! What moves the frontier: a linearizable read of etcd that began after a tick was seen (see `sources::catalog`).
 //!
 //! The catalog is level-triggered: what the source has is compared with what has been emitted, and the difference is
-//! emitted. While no channel is read there are no ticks; then the latest creation that is seen moves the frontier,
+//! emitted. While no channel is read there are no ticks; then the latest creation or drop that is seen moves the frontier,
 //! which is sound because Milvus executes DDL one at a time in the order of its timestamps.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,15 +64,15 @@ pub fn follow<'scope>(
             while let Ok(update) = updates.try_recv() {
                 shared.directory.set_ignored(Arc::clone(&update.ignored));
                 let first = !follow.begun;
-                let (upto, mut channels, mut events) = match follow.update(&update) {
-                    Ok(output) => output,
+                let News { upto, due, mut channels, mut events } = match follow.update(&update) {
+                    Ok(news) => news,
                     Err(error) => {
                         shared.fail(error);
                         return;
                     }
                 };
                 if first {
-                    shared.progress.starts_with(channels.len(), upto);
+                    shared.progress.starts_with(channels.len(), due);
                 }
                 if !channels.is_empty() {
                     channels_out.session(&channels_cap).give_container(&mut channels);
@@ -88,6 +88,19 @@ pub fn follow<'scope>(
         }
     });
     (channels, events, wake)
+}
+
+/// What comes of an update.
+#[derive(Debug)]
+pub struct News {
+    /// Up to when the catalog is complete, once the rest has been emitted.
+    pub upto: Tso,
+    /// The frontier by which all steps are released.
+    pub due: Tso,
+    /// For `read`.
+    pub channels: Vec<ChannelEvent>,
+    /// For `order`.
+    pub events: Vec<CatalogEvent>,
 }
 
 /// The logic of the operator.
@@ -117,8 +130,8 @@ impl Follow {
         }
     }
 
-    /// Takes an update. Returns up to when the catalog is now complete, and what to emit before saying so.
-    pub fn update(&mut self, update: &CatalogUpdate) -> Result<(Tso, Vec<ChannelEvent>, Vec<CatalogEvent>)> {
+    /// Takes an update.
+    pub fn update(&mut self, update: &CatalogUpdate) -> Result<News> {
         let mut channels = Vec::new();
         let mut events = Vec::new();
         if let Some(wanted) = &update.wanted {
@@ -138,10 +151,11 @@ impl Follow {
         if let Some(upto) = update.upto {
             self.upto = upto.max(self.upto);
         } else if self.open.is_empty() {
-            self.upto = latest(&self.wanted).max(self.upto);
+            let dropped = update.drop_times.collections.values().chain(update.drop_times.partitions.values());
+            self.upto = dropped.copied().fold(latest(&self.wanted).max(self.upto), Tso::max);
         }
         if self.settled {
-            return Ok((self.upto, channels, events));
+            return Ok(News { upto: self.upto, due: self.upto, channels, events });
         }
         let observed = Observed {
             wanted: &self.wanted,
@@ -151,6 +165,7 @@ impl Follow {
             drop_times: &update.drop_times,
         };
         let steps = difference(&self.emitted, &observed)?;
+        let has_steps = !steps.is_empty();
         let mut created: Vec<Arc<Collection>> = Vec::new();
         for (ts, ddl) in steps {
             applied_after(&mut self.emitted, &ddl);
@@ -163,7 +178,13 @@ impl Follow {
         }
         self.open_channels(created.iter().map(|collection| &**collection), initial, &mut channels);
         self.settled = self.emitted == *self.wanted;
-        Ok((self.upto, channels, events))
+        // Steps stand at `upto` at the latest, and are released once the frontier has passed that: by the next tick,
+        // or where there are none, right away.
+        let after = if has_steps { self.upto.succ() } else { self.upto };
+        if self.open.is_empty() {
+            self.upto = after;
+        }
+        Ok(News { upto: self.upto, due: after, channels, events })
     }
 
     /// Opens the channels of `collections` that are not open: where the last run left them, otherwise at the start of

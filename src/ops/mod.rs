@@ -65,6 +65,8 @@ pub enum CatalogEvent {
 pub enum Raw {
     /// A message.
     Message(PChannel, Envelope),
+    /// Everything that was in the topic when it was opened, at the start of the pipeline, has been read.
+    Head(PChannel),
     /// Nothing more comes: the channel has been retired.
     End(PChannel),
 }

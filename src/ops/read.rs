@@ -38,19 +38,9 @@ const RETIRE_AFTER: Duration = Duration::from_secs(2);
 struct Channel {
     queue: Receiver<Delivery>,
     tick: Tso,
-    /// Whether the last message was a tick.
-    at_tick: bool,
-    /// The end of what was in the topic when it was opened: passed, or passed but for its tick.
-    head: Head,
     initial: bool,
     retire: Option<Tso>,
     quiet_since: Instant,
-}
-
-enum Head {
-    Ahead,
-    AwaitsTick,
-    Passed,
 }
 
 /// Builds the operator. `connect` opens the queue, given what wakes the operator; `ticks` gets the highest tick seen on any channel.
@@ -95,8 +85,6 @@ pub fn read<'scope>(
                                 Channel {
                                     queue,
                                     tick: held,
-                                    at_tick: false,
-                                    head: Head::Ahead,
                                     initial,
                                     retire: None,
                                     quiet_since: Instant::now(),
@@ -130,25 +118,15 @@ pub fn read<'scope>(
                         Ok(Delivery::Messages(envelopes)) => {
                             channel.quiet_since = Instant::now();
                             for envelope in envelopes {
-                                channel.at_tick = false;
                                 if let EnvelopeKind::Tick(tick) = envelope.kind {
-                                    channel.at_tick = true;
                                     // Repeated and backward ticks occur; they say nothing new.
                                     channel.tick = channel.tick.max(tick);
                                 }
                                 raws.push(Raw::Message(name.clone(), envelope));
                             }
-                            if matches!(channel.head, Head::AwaitsTick) && channel.at_tick {
-                                channel.pass_head(name, &shared);
-                            }
                         }
-                        Ok(Delivery::CaughtUp) => {
-                            if channel.at_tick {
-                                channel.pass_head(name, &shared);
-                            } else {
-                                channel.head = Head::AwaitsTick;
-                            }
-                        }
+                        Ok(Delivery::CaughtUp) if channel.initial => raws.push(Raw::Head(name.clone())),
+                        Ok(Delivery::CaughtUp) => {}
                         Ok(Delivery::Failed(error)) => {
                             shared.fail(error);
                             return;
@@ -202,14 +180,5 @@ pub fn read<'scope>(
     match failed {
         None => Ok(raws),
         Some(error) => Err(error),
-    }
-}
-
-impl Channel {
-    fn pass_head(&mut self, name: &PChannel, shared: &Shared) {
-        self.head = Head::Passed;
-        if self.initial {
-            shared.progress.head_passed(name, self.tick);
-        }
     }
 }

@@ -299,7 +299,12 @@ impl Lanes {
                 self.settle();
                 let done = match item.work {
                     Work::Batch(batch) => {
-                        self.pace.succeeded(batch.bytes, now.saturating_duration_since(sent), in_flight);
+                        let took = now.saturating_duration_since(sent);
+                        self.pace.succeeded(batch.bytes, took, in_flight);
+                        tracing::debug!(
+                            vchannel = %batch.vchannel, rows = batch.rows, bytes = batch.bytes, ?took, in_flight,
+                            limit = self.pace.limit(), "acknowledged"
+                        );
                         Some(*batch)
                     }
                     Work::Ddl(_) => None,

@@ -218,7 +218,10 @@ impl Steps {
     }
 
     async fn run(&self, ddl: &Ddl) -> Result<()> {
-        tracing::info!("{}", describe(ddl));
+        let is_default = matches!(ddl, Ddl::CreateDatabase(database) if database.name == "default");
+        if !is_default {
+            tracing::info!("{}", describe(ddl));
+        }
         let adopted = ddl.collection().is_some_and(|id| self.lock(|state| state.adopted.contains(&id)));
         match ddl {
             Ddl::CreateCollection(collection) => {
