@@ -4,11 +4,14 @@
 //! file), [`sources`] and [`sinks`] (the outside world), [`milvus`] (facts of Milvus).
 
 pub mod check;
+pub mod cli;
 pub mod dataflow;
 pub mod error;
+pub mod logging;
 pub mod milvus;
 pub mod ops;
 pub mod pipeline;
+pub mod progress;
 pub mod sinks;
 pub mod sources;
 
