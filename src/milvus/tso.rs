@@ -73,8 +73,9 @@ impl Tso {
 
 impl fmt::Display for Tso {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment =
-            i64::try_from(self.millis()).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+        let moment = i64::try_from(self.millis())
+            .ok()
+            .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
         match moment {
             Some(moment) if self.millis() > 0 => write!(f, "{} ({moment:.3})", self.0),
             _ => write!(f, "{}", self.0),

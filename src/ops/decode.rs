@@ -7,7 +7,6 @@
 //! are known not to be selected. Rows of collections that are not known at all go on: the catalog may not have caught
 //! up with them yet.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::{Mark, Raw};
+use super::{Mark, Parcel, Raw};
 use crate::dataflow::shared::Shared;
 use crate::error::Result;
 use crate::milvus::catalog::CollectionId;
@@ -33,7 +32,7 @@ pub type Outputs<'scope> = (Stream<'scope, Tso, Vec<Change>>, Stream<'scope, Tso
 
 /// Builds the operator. `floor` is the frontier that the pipeline resumes from.
 pub fn decode<'scope>(
-    raws: Stream<'scope, Tso, Vec<Rc<RefCell<Vec<Raw>>>>>,
+    raws: Stream<'scope, Tso, Vec<Parcel<Vec<Raw>>>>,
     floor: Tso,
     shared: Rc<Shared>,
 ) -> Outputs<'scope> {
@@ -41,8 +40,10 @@ pub fn decode<'scope>(
     let mut input = builder.new_input(raws, Pipeline);
     let (changes_out, changes) = builder.new_output::<Vec<Change>>();
     let (marks_out, marks) = builder.new_output::<Vec<Mark>>();
-    let mut changes_out = OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Change>>>::from(changes_out);
-    let mut marks_out = OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Mark>>>::from(marks_out);
+    let mut changes_out =
+        OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Change>>>::from(changes_out);
+    let mut marks_out =
+        OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Mark>>>::from(marks_out);
     builder.build(move |capabilities| {
         drop(capabilities);
         let mut decode = Decode::new(floor);
@@ -113,7 +114,12 @@ impl Decode {
     }
 
     /// Takes what came from a channel; appends what comes of it.
-    pub fn take(&mut self, raw: Raw, wanted: impl Fn(CollectionId) -> bool, decoded: &mut Decoded) -> Result<()> {
+    pub fn take(
+        &mut self,
+        raw: Raw,
+        wanted: impl Fn(CollectionId) -> bool,
+        decoded: &mut Decoded,
+    ) -> Result<()> {
         let Decoded { changes, marks, heads } = decoded;
         let (name, Envelope { position, kind }) = match raw {
             Raw::Message(name, envelope) => (name, envelope),

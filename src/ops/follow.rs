@@ -46,7 +46,8 @@ pub fn follow<'scope>(
     let mut builder = OperatorBuilder::new("follow".to_owned(), scope);
     let (channels_out, channels) = builder.new_output::<Vec<ChannelEvent>>();
     let (events_out, events) = builder.new_output::<Vec<CatalogEvent>>();
-    let mut channels_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<ChannelEvent>>>::from(channels_out);
+    let mut channels_out =
+        OutputBuilder::<_, CapacityContainerBuilder<Vec<ChannelEvent>>>::from(channels_out);
     let mut events_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<CatalogEvent>>>::from(events_out);
     let wake = worker.sync_activator_for(builder.operator_info().address.to_vec());
     let floor = checkpoint.frontier.unwrap_or(Tso::ZERO);
@@ -144,8 +145,13 @@ impl Follow {
             for collection in self.emitted.collections.values() {
                 events.push(CatalogEvent::Known(Arc::new(collection.clone())));
             }
-            let known: Vec<Collection> =
-                self.wanted.collections.values().filter(|c| self.emitted.collections.contains_key(&c.id)).cloned().collect();
+            let known: Vec<Collection> = self
+                .wanted
+                .collections
+                .values()
+                .filter(|c| self.emitted.collections.contains_key(&c.id))
+                .cloned()
+                .collect();
             self.open_channels(known.iter(), true, &mut channels);
         }
         if let Some(upto) = update.upto {
@@ -203,9 +209,10 @@ impl Follow {
                 if self.open.contains(&channel) {
                     continue;
                 }
-                let position = self.positions.remove(&channel).or_else(|| {
-                    collection.start_positions.get(&channel).cloned()
-                });
+                let position = self
+                    .positions
+                    .remove(&channel)
+                    .or_else(|| collection.start_positions.get(&channel).cloned());
                 let start = position.map_or(Start::Earliest, Start::At);
                 self.open.insert(channel.clone());
                 events.push(ChannelEvent::Open { channel, start, initial });

@@ -8,6 +8,8 @@
 //! Each operator is a thin shell around a plain struct that knows nothing of timely, so that the logic can be tested
 //! and simulated alone.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::milvus::catalog::{Collection, Ddl};
@@ -24,6 +26,10 @@ pub mod decode;
 pub mod follow;
 pub mod order;
 pub mod read;
+
+/// What one operator hands to the next in one piece. Timely wants records that it could copy to several operators; there
+/// is only ever one, which takes the contents out.
+pub type Parcel<T> = Rc<RefCell<T>>;
 
 /// `follow` → `read`: which channels to read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use timely::scheduling::SyncActivator;
 use tokio::sync::watch;
 
-use super::{ChannelEvent, Raw};
+use super::{ChannelEvent, Parcel, Raw};
 use crate::dataflow::shared::Shared;
 use crate::error::Result;
 use crate::milvus::channel::PChannel;
@@ -49,7 +49,7 @@ pub fn read<'scope>(
     connect: impl FnOnce(SyncActivator) -> Result<Box<dyn LogSource>>,
     ticks: watch::Sender<Tso>,
     shared: Rc<Shared>,
-) -> Result<Stream<'scope, Tso, Vec<Rc<RefCell<Vec<Raw>>>>>> {
+) -> Result<Stream<'scope, Tso, Vec<Parcel<Vec<Raw>>>>> {
     let worker = events.scope().worker().clone();
     let mut failed = None;
     let raws = events.unary_frontier(Pipeline, "read", |initial, info| {
@@ -61,8 +61,8 @@ pub fn read<'scope>(
                 None
             }
         };
-        shared.set_read_activator(worker.activator_for(info.address.clone().into()));
-        let activator = worker.activator_for(info.address.clone().into());
+        shared.set_read_activator(worker.activator_for(Rc::clone(&info.address)));
+        let activator = worker.activator_for(Rc::clone(&info.address));
         let mut hold: Option<Capability<Tso>> = None;
         let mut channels: BTreeMap<PChannel, Channel> = BTreeMap::new();
         move |(input, _frontier), output| {
@@ -149,7 +149,7 @@ pub fn read<'scope>(
             }
             if !raws.is_empty() {
                 // One timely record per activation: the messages themselves go through in one piece.
-                output.session(&cap).give(Rc::new(RefCell::new(raws)));
+                output.session(&cap).give(Parcel::new(RefCell::new(raws)));
             }
             let slowest = channels.iter().min_by_key(|(_, channel)| channel.tick);
             let Some((laggard, least)) = slowest.map(|(name, channel)| (name, channel.tick)) else {
