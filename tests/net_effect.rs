@@ -1,7 +1,7 @@
 //! Property tests: what `order`, `coalesce` and `apply`'s lanes make of a random history, brought to a simulated
 //! target call by call, must leave what applying the history row by row leaves (invariants 1, 3, 4 and 6).
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests may panic
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
