@@ -30,7 +30,8 @@ def test_stop_in_the_middle_of_a_backlog(scene):
     """SIGTERM ends it with 0 within ten seconds; the next start goes on where it was."""
     t = scene.table("big", plain(dim=128), shards=2).create(load=True)
     t.bulk(BACKLOG)
-    migrans = scene.migrans(settings={"delivery.memory": "64MiB"})
+    # Small batches, one at a time: slow enough to be stopped in the middle.
+    migrans = scene.migrans(settings={"delivery.memory": "64MiB", "delivery.batch": "64KiB", "delivery.max_calls": 1})
     seen = []
     for _ in range(2):
         migrans.run()

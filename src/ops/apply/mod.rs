@@ -129,7 +129,13 @@ pub fn apply<'scope>(
             }
             for action in lanes.next(now, unix_now()) {
                 match action {
-                    Action::Send(id, batch) => {
+                    Action::Send(id, mut batch) => {
+                        // What an adopted collection held before is not known, so nothing is inserted blindly.
+                        if steps.has_adopted(batch.write.collection.id)
+                            && let Err(error) = batch.make_repeatable()
+                        {
+                            shared.fail(error);
+                        }
                         let sink = Arc::clone(&apply.sink);
                         let deadline = apply.limits.call_deadline;
                         let events_in = events_in.clone();
@@ -222,7 +228,7 @@ impl Steps {
         if !is_default {
             tracing::info!("{}", describe(ddl));
         }
-        let adopted = ddl.collection().is_some_and(|id| self.lock(|state| state.adopted.contains(&id)));
+        let adopted = ddl.collection().is_some_and(|id| self.has_adopted(id));
         match ddl {
             Ddl::CreateCollection(collection) => {
                 let ours = self.lock(|state| {
@@ -252,6 +258,10 @@ impl Steps {
             Arc::new(state.applied.clone())
         });
         self.record(vec![Update::Applied(ddl.clone(), catalog)]).await
+    }
+
+    fn has_adopted(&self, collection: CollectionId) -> bool {
+        self.lock(|state| state.adopted.contains(&collection))
     }
 
     async fn record(&self, updates: Vec<Update>) -> Result<()> {

@@ -343,10 +343,10 @@ impl Steps<'_> {
         };
         match (from, &to.partitions) {
             (Some(from), _) if from.replicas != to.replicas => self.release(name).await?,
-            (Some(Load { partitions: None, .. }), Some(_)) => self.release(name).await?,
-            (Some(Load { partitions: Some(before), .. }), Some(after)) => {
-                let gone: BTreeSet<_> = before.difference(after).cloned().collect();
-                self.release_partitions(name, &gone).await?;
+            (Some(_), Some(after)) => {
+                let there = self.partitions(name).await?.unwrap_or_default();
+                let gone = there.into_iter().filter(|partition| !after.contains(partition));
+                self.release_partitions(name, &gone.collect()).await?;
             }
             _ => {}
         }
