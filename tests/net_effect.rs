@@ -1,6 +1,8 @@
 //! Property tests: what `order`, `coalesce` and `apply`'s lanes make of a random history, brought to a simulated
 //! target call by call, must leave what applying the history row by row leaves (invariants 1, 3, 4 and 6).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,13 +40,16 @@ enum Request {
 }
 
 fn requests(unique: bool) -> impl Strategy<Value = Vec<Request>> {
-    let keys = || prop::collection::btree_set(0i64..12, 1..6).prop_map(|keys| keys.into_iter().collect::<Vec<_>>());
+    let keys =
+        || prop::collection::btree_set(0i64..12, 1..6).prop_map(|keys| keys.into_iter().collect::<Vec<_>>());
     let insert = (keys(), 0..PARTITIONS.len()).prop_map(move |(keys, partition)| {
         // Unique keys: what a user who relies on the primary key does.
         if unique { Request::Upsert { keys, partition: 0 } } else { Request::Insert { keys, partition } }
     });
-    let upsert = (keys(), 0..PARTITIONS.len())
-        .prop_map(move |(keys, partition)| Request::Upsert { keys, partition: if unique { 0 } else { partition } });
+    let upsert = (keys(), 0..PARTITIONS.len()).prop_map(move |(keys, partition)| Request::Upsert {
+        keys,
+        partition: if unique { 0 } else { partition },
+    });
     let delete = (keys(), prop::option::of(0..PARTITIONS.len()))
         .prop_map(|(keys, partition)| Request::Delete { keys, partition });
     prop::collection::vec(prop_oneof![3 => insert, 2 => upsert, 2 => delete], 1..60)
@@ -66,9 +71,8 @@ fn collection(partitions: usize) -> Arc<Collection> {
         default_value: None,
         function_output: false,
     };
-    let partition = |(id, name): (i64, &&str)| {
-        (PartitionId(id), Partition { name: (*name).into(), created: Tso(1) })
-    };
+    let partition =
+        |(id, name): (i64, &&str)| (PartitionId(id), Partition { name: (*name).into(), created: Tso(1) });
     Arc::new(Collection {
         id: CollectionId(7),
         name: CollectionName { database: "default".into(), collection: "c".into() },
@@ -94,11 +98,10 @@ fn vchannel(shard: i64) -> VChannel {
 }
 
 fn rows(keys: &[i64], value: i64) -> RecordBatch {
-    let fields = vec![ArrowField::new("id", DataType::Int64, false), ArrowField::new("v", DataType::Int64, false)];
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(Int64Array::from(keys.to_vec())),
-        Arc::new(Int64Array::from(vec![value; keys.len()])),
-    ];
+    let fields =
+        vec![ArrowField::new("id", DataType::Int64, false), ArrowField::new("v", DataType::Int64, false)];
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(Int64Array::from(keys.to_vec())), Arc::new(Int64Array::from(vec![value; keys.len()]))];
     RecordBatch::try_new(Arc::new(ArrowSchema::new(fields)), columns).unwrap()
 }
 
@@ -125,7 +128,8 @@ fn messages(requests: &[Request], credits: &Arc<Credits>) -> Vec<Change> {
         };
         let id = |partition: usize| PartitionId(i64::try_from(partition).unwrap());
         for shard in 0..2 {
-            let of = |keys: &Vec<i64>| keys.iter().copied().filter(|key| key % 2 == shard).collect::<Vec<_>>();
+            let of =
+                |keys: &Vec<i64>| keys.iter().copied().filter(|key| key % 2 == shard).collect::<Vec<_>>();
             match request {
                 Request::Insert { keys, partition } if !of(keys).is_empty() => {
                     push(shard, id(*partition), Body::Insert(rows(&of(keys), time)));
@@ -231,15 +235,17 @@ struct Script {
 
 fn script(killed: bool) -> impl Strategy<Value = Script> {
     let killed_after = if killed { (1usize..40).prop_map(Some).boxed() } else { Just(None).boxed() };
-    (1usize..8, 0usize..4, 10u64..200, 8usize..200, 1usize..5, prop::collection::vec(any::<(u8, u8)>(), 64), killed_after)
-        .prop_map(|(tick_every, late_by, span_bytes, batch_bytes, max_calls, choices, killed_after)| Script {
-            tick_every,
-            late_by,
-            span_bytes,
-            batch_bytes,
-            max_calls,
-            choices,
-            killed_after,
+    (
+        1usize..8,
+        0usize..4,
+        10u64..200,
+        8usize..200,
+        1usize..5,
+        prop::collection::vec(any::<(u8, u8)>(), 64),
+        killed_after,
+    )
+        .prop_map(|(tick_every, late_by, span_bytes, batch_bytes, max_calls, choices, killed_after)| {
+            Script { tick_every, late_by, span_bytes, batch_bytes, max_calls, choices, killed_after }
         })
 }
 
@@ -251,7 +257,14 @@ struct Left {
 }
 
 /// Runs all messages later than the frontier of `left` against `table`. `faults`: answers get lost.
-fn run(changes: &[Change], collection: &Arc<Collection>, script: &Script, faults: bool, left: Left, table: &mut Table) -> Left {
+fn run(
+    changes: &[Change],
+    collection: &Arc<Collection>,
+    script: &Script,
+    faults: bool,
+    left: Left,
+    table: &mut Table,
+) -> Left {
     let mut order = Order::new(left.frontier);
     order.learn(CatalogEvent::Known(Arc::clone(collection)));
     let coalesce = Coalesce::new(script.batch_bytes, left.sent_high.clone());

@@ -21,11 +21,10 @@ pub fn check(path: &Path, offline: bool) -> Result<()> {
     if offline {
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(|cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(
+            |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
+        )?;
     let problems = runtime.block_on(connect_all(&pipeline));
     runtime.shutdown_background();
     match problems.len() {
@@ -114,8 +113,11 @@ fn open_queue(pipeline: &Pipeline) -> Result<()> {
 fn print_plan(wanted: &Catalog, checkpoint: &Checkpoint) {
     println!("selected {} collection(s)", wanted.collections.len());
     for collection in wanted.collections.values() {
-        let state =
-            if checkpoint.applied.collections.contains_key(&collection.id) { "goes on" } else { "is to be created" };
+        let state = if checkpoint.applied.collections.contains_key(&collection.id) {
+            "goes on"
+        } else {
+            "is to be created"
+        };
         println!(
             "  {:<40} {state}: {} shard(s), {} partition(s), {} field(s), {} index(es){}",
             collection.name.to_string(),

@@ -65,7 +65,8 @@ fn parse_until(text: &str) -> Result<Until, String> {
         "forever" => Ok(Until::Forever),
         "caught-up" => Ok(Until::CaughtUp),
         _ => Tso::parse(text).map(Until::Time).ok_or_else(|| {
-            "expected caught-up, an RFC 3339 time such as 2026-11-22T10:00:00Z, or a Milvus timestamp".to_owned()
+            "expected caught-up, an RFC 3339 time such as 2026-11-22T10:00:00Z, or a Milvus timestamp"
+                .to_owned()
         }),
     }
 }

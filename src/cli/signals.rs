@@ -10,7 +10,8 @@ use crate::error::{Error, Kind, Result};
 
 /// The first signal sets `stop`; a second one ends the process at once.
 pub fn listen(stop: Arc<AtomicBool>) -> Result<()> {
-    let failed = |cause: std::io::Error| Error::new(Kind::Internal, "can't listen for signals").caused_by(cause);
+    let failed =
+        |cause: std::io::Error| Error::new(Kind::Internal, "can't listen for signals").caused_by(cause);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let (mut interrupt, mut terminate) = {
         let _entered = runtime.enter();

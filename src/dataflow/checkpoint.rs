@@ -103,7 +103,8 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.queue = None;
-        if let Some(thread) = self.thread.take().filter(|other| other.thread().id() != thread::current().id()) {
+        if let Some(thread) = self.thread.take().filter(|other| other.thread().id() != thread::current().id())
+        {
             // It ends once everything submitted is written; a panic in it has been reported by then.
             drop(thread.join());
         }
@@ -159,10 +160,10 @@ pub fn open(folder: &Path, pipeline: &str, identity: &str) -> Result<(Writer, Ch
     let store = Store { db, folder: folder.to_owned() };
     let checkpoint = store.load(pipeline, identity)?;
     let (queue, requests) = crossbeam_channel::unbounded();
-    let thread = thread::Builder::new()
-        .name("checkpoint".into())
-        .spawn(move || store.serve(&requests))
-        .map_err(|cause| Error::new(Kind::Internal, "can't start the checkpoint's writer").caused_by(cause))?;
+    let thread =
+        thread::Builder::new().name("checkpoint".into()).spawn(move || store.serve(&requests)).map_err(
+            |cause| Error::new(Kind::Internal, "can't start the checkpoint's writer").caused_by(cause),
+        )?;
     Ok((Writer(Arc::new(Handle { queue: Some(queue), thread: Some(thread) })), checkpoint))
 }
 
@@ -170,8 +171,9 @@ fn open_error(folder: &Path, cause: rocksdb::Error) -> Error {
     let text = cause.to_string();
     let place = folder.display();
     let error = if text.contains("lock") {
-        Error::new(Kind::Checkpoint, format!("the state folder {place} is in use by another process"))
-            .hint("one pipeline runs once: stop the other migrans, or give this pipeline a state_dir of its own")
+        Error::new(Kind::Checkpoint, format!("the state folder {place} is in use by another process")).hint(
+            "one pipeline runs once: stop the other migrans, or give this pipeline a state_dir of its own",
+        )
     } else if text.contains("No space left") {
         Error::new(Kind::Checkpoint, format!("no space left on the disk of the state folder {place}"))
             .hint("make room, then start again: nothing is lost")
@@ -201,7 +203,7 @@ impl Store {
             };
             failed |= result.is_err();
             for request in group {
-                let result = result.as_ref().map(|()| ()).map_err(|error| {
+                let result = result.as_ref().copied().map_err(|error| {
                     let copy = Error::new(error.kind(), error.message());
                     match error.hint_text() {
                         Some(hint) => copy.hint(hint),
@@ -276,7 +278,10 @@ impl Store {
         if owner.name != pipeline {
             return Err(Error::new(
                 Kind::Checkpoint,
-                format!("the state folder {place} belongs to the pipeline {:?}, not to {pipeline:?}", owner.name),
+                format!(
+                    "the state folder {place} belongs to the pipeline {:?}, not to {pipeline:?}",
+                    owner.name
+                ),
             )
             .hint("set state_dir in the pipeline file to a folder of its own"));
         }
@@ -332,7 +337,10 @@ impl Store {
         if self.db.iterator(IteratorMode::Start).next().is_some() {
             return Err(Error::new(
                 Kind::Checkpoint,
-                format!("the folder {} holds a RocksDB that is not a state folder of migrans", self.folder.display()),
+                format!(
+                    "the folder {} holds a RocksDB that is not a state folder of migrans",
+                    self.folder.display()
+                ),
             )
             .hint("set state_dir in the pipeline file to an empty or new folder"));
         }
@@ -432,7 +440,8 @@ mod tests {
         assert_eq!(first, Checkpoint { clean: true, ..Checkpoint::default() });
         let mut applied = Catalog::default();
         applied.collections.insert(CollectionId(7), collection(7));
-        let positions = BTreeMap::from([(channel("a_1"), Position(vec![1])), (channel("a_2"), Position(vec![2]))]);
+        let positions =
+            BTreeMap::from([(channel("a_1"), Position(vec![1])), (channel("a_2"), Position(vec![2]))]);
         let vchannel = VChannel("a_1_7v0".into());
         writer
             .write(vec![

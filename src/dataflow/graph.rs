@@ -63,7 +63,15 @@ pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Res
         let spans = order(changes, catalog, floor, policy, Rc::clone(shared));
         let work = coalesce(spans, Coalesce::new(batch_bytes, in_doubt), Rc::clone(shared));
         let applied = apply(work, target, Rc::clone(shared));
-        commit(applied, marks, floor, checkpoint.positions, writer, delivery.checkpoint_interval, Rc::clone(shared));
+        commit(
+            applied,
+            marks,
+            floor,
+            checkpoint.positions,
+            writer,
+            delivery.checkpoint_interval,
+            Rc::clone(shared),
+        );
         Ok(wake)
     })
 }

@@ -79,11 +79,10 @@ pub fn run(
     let (writer, checkpoint) =
         checkpoint::open(&pipeline.state_dir, &pipeline.name, &pipeline.fingerprint())?;
     let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
+            |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
+        )?;
     let sink = runtime.block_on(sinks::connect(&pipeline.target))?;
     let select = pipeline.select.clone();
     let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name));
@@ -146,18 +145,14 @@ pub fn run(
                     let _ = wake.activate();
                 }
             };
-            if let Err(error) = catalog.run(ticks, out).await {
+            if let Err(error) = Box::pin(catalog.run(ticks, out)).await {
                 failure.set(error);
             }
         });
     }
 
-    let status = || Status {
-        now: progress.now(),
-        began_at,
-        held_bytes: credits.held(),
-        budget: credits.budget(),
-    };
+    let status =
+        || Status { now: progress.now(), began_at, held_bytes: credits.held(), budget: credits.budget() };
     while !thread.is_finished() {
         thread::sleep(Duration::from_millis(50));
         let status = status();
@@ -211,7 +206,8 @@ impl Worker {
             let directory = Arc::new(Directory::default());
             let delivery = &self.pipeline.delivery;
             let calls = u64::try_from(delivery.max_calls).unwrap_or(u64::MAX);
-            let saturated_bytes = delivery.batch.saturating_mul(2).saturating_mul(calls).min(delivery.memory / 2);
+            let saturated_bytes =
+                delivery.batch.saturating_mul(2).saturating_mul(calls).min(delivery.memory / 2);
             let shared = Rc::new(Shared::new(
                 Arc::clone(&self.credits),
                 Arc::clone(&self.progress),
@@ -280,7 +276,8 @@ fn settle(worker: &mut timely::worker::Worker, shared: &Shared, progress: &Progr
         shared.activate_all();
         worker.step();
     }
-    while progress.now().committed < shared.committing() && Instant::now() < deadline && !shared.has_failed() {
+    while progress.now().committed < shared.committing() && Instant::now() < deadline && !shared.has_failed()
+    {
         thread::sleep(Duration::from_millis(1));
     }
     shared.is_consistent()

@@ -154,7 +154,8 @@ impl KeySet {
         {
             return false;
         }
-        let (small, large) = if self.hashes().len() <= other.hashes().len() { (self, other) } else { (other, self) };
+        let (small, large) =
+            if self.hashes().len() <= other.hashes().len() { (self, other) } else { (other, self) };
         small.hashes().iter().any(|hash| large.hashes().contains(hash))
     }
 

@@ -21,7 +21,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use super::batch::{Batch, Key, KeySet, for_each_key, keep_rows, key_name, newest_rows};
-use super::{Span, Step};
+use super::{Parcel, Span, Step};
 use crate::dataflow::credits::Credit;
 use crate::dataflow::shared::Shared;
 use crate::error::Result;
@@ -54,17 +54,17 @@ pub enum Work {
 
 /// Builds the operator.
 pub fn coalesce<'scope>(
-    spans: Stream<'scope, Tso, Vec<Rc<RefCell<Span>>>>,
+    spans: Stream<'scope, Tso, Vec<Parcel<Span>>>,
     coalesce: Coalesce,
     shared: Rc<Shared>,
-) -> Stream<'scope, Tso, Vec<Rc<RefCell<SpanWork>>>> {
+) -> Stream<'scope, Tso, Vec<Parcel<SpanWork>>> {
     spans.unary(Pipeline, "coalesce", move |capability, _info| {
         drop(capability);
         move |input, output| {
             input.for_each(|cap, spans| {
                 for span in spans.drain(..) {
                     match coalesce.span(span.take()) {
-                        Ok(work) => output.session(&cap).give(Rc::new(RefCell::new(work))),
+                        Ok(work) => output.session(&cap).give(Parcel::new(RefCell::new(work))),
                         Err(error) => shared.fail(error),
                     }
                 }
@@ -180,7 +180,12 @@ enum Verb {
 }
 
 impl<'a> Net<'a> {
-    fn new(vchannel: &'a VChannel, collection: &'a Arc<Collection>, in_doubt: bool, batch_bytes: usize) -> Net<'a> {
+    fn new(
+        vchannel: &'a VChannel,
+        collection: &'a Arc<Collection>,
+        in_doubt: bool,
+        batch_bytes: usize,
+    ) -> Net<'a> {
         let named = !collection.has_partition_key();
         let one_partition = !named || collection.partitions.len() == 1;
         Net { vchannel, collection, in_doubt, batch_bytes, one_partition, named }
@@ -236,7 +241,8 @@ impl<'a> Net<'a> {
                     replaced.insert(key, ());
                 }
             });
-            let plainly: Vec<bool> = mask.iter().zip(&replacing).map(|(kept, replacing)| *kept && !replacing).collect();
+            let plainly: Vec<bool> =
+                mask.iter().zip(&replacing).map(|(kept, replacing)| *kept && !replacing).collect();
             for (mask, list) in [(replacing, &mut upserts), (plainly, &mut plain)] {
                 if mask.contains(&true) {
                     list.push((keep_rows(rows, mask)?, *ts, partition.clone(), Arc::clone(credit)));
@@ -358,12 +364,12 @@ impl<'a> Net<'a> {
     ) -> Result<()> {
         let (rows, bytes) = match &operation {
             Operation::Delete(keys) => (keys.len(), array_size(keys)),
-            Operation::Insert(batches) | Operation::Upsert(batches) => (
-                batches.iter().map(RecordBatch::num_rows).sum(),
-                batches.iter().map(data_size).sum(),
-            ),
+            Operation::Insert(batches) | Operation::Upsert(batches) => {
+                (batches.iter().map(RecordBatch::num_rows).sum(), batches.iter().map(data_size).sum())
+            }
         };
-        let write = Write { collection: Arc::clone(self.collection), partition: partition.clone(), operation };
+        let write =
+            Write { collection: Arc::clone(self.collection), partition: partition.clone(), operation };
         let keys = Rc::new(KeySet::new(Batch::key_columns(&write)?));
         work.push(Work::Batch(Box::new(Batch {
             vchannel: self.vchannel.clone(),

@@ -39,8 +39,8 @@ pub fn commit<'scope>(
     let mut applied = builder.new_input(applied, Pipeline);
     let mut marks = builder.new_input(marks, Pipeline);
     builder.build(move |_capabilities| {
-        let activator = worker.activator_for(info.address.clone().into());
-        shared.set_commit_activator(worker.activator_for(info.address.clone().into()));
+        let activator = worker.activator_for(Rc::clone(&info.address));
+        shared.set_commit_activator(worker.activator_for(Rc::clone(&info.address)));
         let mut book = Book::new(floor, positions);
         let mut written = floor;
         let mut written_at: Option<Instant> = None;
@@ -79,7 +79,9 @@ struct Book {
 
 impl Book {
     fn new(floor: Tso, positions: BTreeMap<PChannel, Position>) -> Book {
-        let channels = positions.into_iter().map(|(channel, position)| (channel, VecDeque::from([(floor, Some(position))])));
+        let channels = positions
+            .into_iter()
+            .map(|(channel, position)| (channel, VecDeque::from([(floor, Some(position))])));
         Book { channels: channels.collect() }
     }
 

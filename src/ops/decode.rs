@@ -7,7 +7,6 @@
 //! are known not to be selected. Rows of collections that are not known at all go on: the catalog may not have caught
 //! up with them yet.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,9 +17,10 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::{Mark, Raw};
+use super::{Mark, Parcel, Raw};
 use crate::dataflow::shared::Shared;
 use crate::error::Result;
+use crate::milvus::catalog::CollectionId;
 use crate::milvus::change::{Body, Change};
 use crate::milvus::channel::{PChannel, Position};
 use crate::milvus::columns::{Decoder, Timestamps};
@@ -32,7 +32,7 @@ pub type Outputs<'scope> = (Stream<'scope, Tso, Vec<Change>>, Stream<'scope, Tso
 
 /// Builds the operator. `floor` is the frontier that the pipeline resumes from.
 pub fn decode<'scope>(
-    raws: Stream<'scope, Tso, Vec<Rc<RefCell<Vec<Raw>>>>>,
+    raws: Stream<'scope, Tso, Vec<Parcel<Vec<Raw>>>>,
     floor: Tso,
     shared: Rc<Shared>,
 ) -> Outputs<'scope> {
@@ -40,8 +40,10 @@ pub fn decode<'scope>(
     let mut input = builder.new_input(raws, Pipeline);
     let (changes_out, changes) = builder.new_output::<Vec<Change>>();
     let (marks_out, marks) = builder.new_output::<Vec<Mark>>();
-    let mut changes_out = OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Change>>>::from(changes_out);
-    let mut marks_out = OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Mark>>>::from(marks_out);
+    let mut changes_out =
+        OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Change>>>::from(changes_out);
+    let mut marks_out =
+        OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Mark>>>::from(marks_out);
     builder.build(move |capabilities| {
         drop(capabilities);
         let mut decode = Decode::new(floor);
@@ -49,16 +51,19 @@ pub fn decode<'scope>(
             let mut changes_out = changes_out.activate();
             let mut marks_out = marks_out.activate();
             input.for_each(|cap, batches| {
-                let mut changes = Vec::new();
-                let mut marks = Vec::new();
+                let mut decoded = Decoded::default();
                 for raws in batches.drain(..) {
                     for raw in raws.borrow_mut().drain(..) {
                         let wanted = |collection| !shared.directory.is_ignored(collection);
-                        if let Err(error) = decode.message(raw, wanted, &mut changes, &mut marks) {
+                        if let Err(error) = decode.take(raw, wanted, &mut decoded) {
                             shared.fail(error);
                             return;
                         }
                     }
+                }
+                let Decoded { mut changes, mut marks, heads } = decoded;
+                for (channel, tick) in heads {
+                    shared.progress.head_passed(&channel, tick);
                 }
                 if !changes.is_empty() {
                     changes_out.session(&cap).give_container(&mut changes);
@@ -87,6 +92,19 @@ struct Channel {
     past_floor: bool,
     /// Messages since the last tick, and older ones that are later than it: where they are and when.
     early: VecDeque<(Position, Tso)>,
+    /// All that was in the topic at the start has been read; it is complete with the first tick from here on.
+    head: Option<Tso>,
+}
+
+/// What comes of messages.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// Rows and keys.
+    pub changes: Vec<Change>,
+    /// Positions.
+    pub marks: Vec<Mark>,
+    /// Channels of which everything is complete that was in their topics at the start, each with the tick that said so.
+    pub heads: Vec<(PChannel, Tso)>,
 }
 
 impl Decode {
@@ -95,16 +113,23 @@ impl Decode {
         Decode { floor, decoder: Decoder::new(), channels: HashMap::new(), sequence: 0 }
     }
 
-    /// Takes one message; appends what comes of it.
-    pub fn message(
+    /// Takes what came from a channel; appends what comes of it.
+    pub fn take(
         &mut self,
         raw: Raw,
-        wanted: impl Fn(crate::milvus::catalog::CollectionId) -> bool,
-        changes: &mut Vec<Change>,
-        marks: &mut Vec<Mark>,
+        wanted: impl Fn(CollectionId) -> bool,
+        decoded: &mut Decoded,
     ) -> Result<()> {
+        let Decoded { changes, marks, heads } = decoded;
         let (name, Envelope { position, kind }) = match raw {
             Raw::Message(name, envelope) => (name, envelope),
+            Raw::Head(name) => {
+                let channel = self.channels.entry(name.clone()).or_default();
+                let latest = channel.early.iter().map(|(_, ts)| *ts).max().unwrap_or(Tso::ZERO);
+                channel.head = Some(latest);
+                heads.extend(channel.passed_head().map(|tick| (name, tick)));
+                return Ok(());
+            }
             Raw::End(name) => {
                 let tick = self.channels.remove(&name).map_or(self.floor, |channel| channel.tick);
                 marks.push(Mark { channel: name, tick, position: None });
@@ -121,6 +146,7 @@ impl Decode {
                     channel.tick = tick;
                     channel.past_floor |= tick >= floor;
                     let position = channel.resume_after(tick, position);
+                    heads.extend(channel.passed_head().map(|tick| (name.clone(), tick)));
                     marks.push(Mark { channel: name, tick, position: Some(position) });
                 }
                 return Ok(());
@@ -194,6 +220,12 @@ impl Decode {
 }
 
 impl Channel {
+    /// The tick by which everything is complete that was in the topic at the start, the first time it is known.
+    fn passed_head(&mut self) -> Option<Tso> {
+        let passed = self.head.is_some_and(|latest| self.tick > Tso::ZERO && self.tick >= latest);
+        passed.then(|| self.head = None).map(|()| self.tick)
+    }
+
     /// Where to read from to see everything later than `tick`, which stands at `position`.
     fn resume_after(&mut self, tick: Tso, position: Position) -> Position {
         self.early.retain(|(_, ts)| *ts > tick);
@@ -225,7 +257,6 @@ mod tests {
 
     use super::*;
     use crate::dataflow::credits::Credits;
-    use crate::milvus::catalog::CollectionId;
     use crate::milvus::proto::{common, msg, schema};
 
     const CHANNEL: &str = "by-dev-rootcoord-dml_0";
@@ -234,27 +265,35 @@ mod tests {
         decode: Decode,
         credits: Arc<Credits>,
         position: u8,
-        marks: Vec<Mark>,
+        decoded: Decoded,
     }
 
     impl Feed {
         fn resuming_from(floor: u64) -> Feed {
-            Feed { decode: Decode::new(Tso(floor)), credits: Credits::new(1 << 20), position: 0, marks: Vec::new() }
+            Feed {
+                decode: Decode::new(Tso(floor)),
+                credits: Credits::new(1 << 20),
+                position: 0,
+                decoded: Decoded::default(),
+            }
         }
 
         fn send(&mut self, kind: EnvelopeKind) -> Result<Vec<(u64, i64)>> {
             self.position += 1;
             let envelope = Envelope { position: Position(vec![self.position]), kind };
-            let raw = Raw::Message(PChannel(CHANNEL.into()), envelope);
-            let mut changes = Vec::new();
-            self.decode.message(raw, |id| id != CollectionId(666), &mut changes, &mut self.marks)?;
+            self.take(Raw::Message(PChannel(CHANNEL.into()), envelope))?;
+            let changes = std::mem::take(&mut self.decoded.changes);
             Ok(changes.iter().map(|change| (change.ts.0, change.message_id)).collect())
         }
 
+        fn take(&mut self, raw: Raw) -> Result<()> {
+            self.decode.take(raw, |id| id != CollectionId(666), &mut self.decoded)
+        }
+
         fn tick(&mut self, tick: u64) -> Option<u8> {
-            let before = self.marks.len();
+            let before = self.decoded.marks.len();
             assert_eq!(self.send(EnvelopeKind::Tick(Tso(tick))).unwrap(), []);
-            self.marks.get(before).map(|mark| mark.position.as_ref().unwrap().0[0])
+            self.decoded.marks.get(before).map(|mark| mark.position.as_ref().unwrap().0[0])
         }
 
         fn delete(&mut self, collection: i64, timestamps: &[u64]) -> Vec<(u64, i64)> {
@@ -283,6 +322,20 @@ mod tests {
         feed.delete(7, &[25]); // at 4
         assert_eq!(feed.tick(30), Some(2));
         assert_eq!(feed.tick(40), Some(6), "nothing is left over: the tick itself");
+    }
+
+    #[test]
+    fn a_head_is_passed_once_a_tick_covers_every_row_before_it() {
+        let mut feed = Feed::resuming_from(0);
+        feed.delete(7, &[25]);
+        feed.tick(20);
+        feed.take(Raw::Head(PChannel(CHANNEL.into()))).unwrap();
+        assert_eq!(feed.decoded.heads, [], "a row before the head is later than the last tick");
+        feed.tick(24);
+        assert_eq!(feed.decoded.heads, []);
+        feed.tick(30);
+        feed.tick(31);
+        assert_eq!(feed.decoded.heads, [(PChannel(CHANNEL.into()), Tso(30))]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! What moves the frontier: a linearizable read of etcd that began after a tick was seen (see `sources::catalog`).
 //!
 //! The catalog is level-triggered: what the source has is compared with what has been emitted, and the difference is
-//! emitted. While no channel is read there are no ticks; then the latest creation that is seen moves the frontier,
+//! emitted. While no channel is read there are no ticks; then the latest creation or drop that is seen moves the frontier,
 //! which is sound because Milvus executes DDL one at a time in the order of its timestamps.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +46,8 @@ pub fn follow<'scope>(
     let mut builder = OperatorBuilder::new("follow".to_owned(), scope);
     let (channels_out, channels) = builder.new_output::<Vec<ChannelEvent>>();
     let (events_out, events) = builder.new_output::<Vec<CatalogEvent>>();
-    let mut channels_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<ChannelEvent>>>::from(channels_out);
+    let mut channels_out =
+        OutputBuilder::<_, CapacityContainerBuilder<Vec<ChannelEvent>>>::from(channels_out);
     let mut events_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<CatalogEvent>>>::from(events_out);
     let wake = worker.sync_activator_for(builder.operator_info().address.to_vec());
     let floor = checkpoint.frontier.unwrap_or(Tso::ZERO);
@@ -64,15 +65,15 @@ pub fn follow<'scope>(
             while let Ok(update) = updates.try_recv() {
                 shared.directory.set_ignored(Arc::clone(&update.ignored));
                 let first = !follow.begun;
-                let (upto, mut channels, mut events) = match follow.update(&update) {
-                    Ok(output) => output,
+                let News { upto, due, mut channels, mut events } = match follow.update(&update) {
+                    Ok(news) => news,
                     Err(error) => {
                         shared.fail(error);
                         return;
                     }
                 };
                 if first {
-                    shared.progress.starts_with(channels.len(), upto);
+                    shared.progress.starts_with(channels.len(), due);
                 }
                 if !channels.is_empty() {
                     channels_out.session(&channels_cap).give_container(&mut channels);
@@ -88,6 +89,19 @@ pub fn follow<'scope>(
         }
     });
     (channels, events, wake)
+}
+
+/// What comes of an update.
+#[derive(Debug)]
+pub struct News {
+    /// Up to when the catalog is complete, once the rest has been emitted.
+    pub upto: Tso,
+    /// The frontier by which all steps are released.
+    pub due: Tso,
+    /// For `read`.
+    pub channels: Vec<ChannelEvent>,
+    /// For `order`.
+    pub events: Vec<CatalogEvent>,
 }
 
 /// The logic of the operator.
@@ -117,8 +131,8 @@ impl Follow {
         }
     }
 
-    /// Takes an update. Returns up to when the catalog is now complete, and what to emit before saying so.
-    pub fn update(&mut self, update: &CatalogUpdate) -> Result<(Tso, Vec<ChannelEvent>, Vec<CatalogEvent>)> {
+    /// Takes an update.
+    pub fn update(&mut self, update: &CatalogUpdate) -> Result<News> {
         let mut channels = Vec::new();
         let mut events = Vec::new();
         if let Some(wanted) = &update.wanted {
@@ -131,17 +145,23 @@ impl Follow {
             for collection in self.emitted.collections.values() {
                 events.push(CatalogEvent::Known(Arc::new(collection.clone())));
             }
-            let known: Vec<Collection> =
-                self.wanted.collections.values().filter(|c| self.emitted.collections.contains_key(&c.id)).cloned().collect();
+            let known: Vec<Collection> = self
+                .wanted
+                .collections
+                .values()
+                .filter(|c| self.emitted.collections.contains_key(&c.id))
+                .cloned()
+                .collect();
             self.open_channels(known.iter(), true, &mut channels);
         }
         if let Some(upto) = update.upto {
             self.upto = upto.max(self.upto);
         } else if self.open.is_empty() {
-            self.upto = latest(&self.wanted).max(self.upto);
+            let dropped = update.drop_times.collections.values().chain(update.drop_times.partitions.values());
+            self.upto = dropped.copied().fold(latest(&self.wanted).max(self.upto), Tso::max);
         }
         if self.settled {
-            return Ok((self.upto, channels, events));
+            return Ok(News { upto: self.upto, due: self.upto, channels, events });
         }
         let observed = Observed {
             wanted: &self.wanted,
@@ -151,6 +171,7 @@ impl Follow {
             drop_times: &update.drop_times,
         };
         let steps = difference(&self.emitted, &observed)?;
+        let has_steps = !steps.is_empty();
         let mut created: Vec<Arc<Collection>> = Vec::new();
         for (ts, ddl) in steps {
             applied_after(&mut self.emitted, &ddl);
@@ -163,7 +184,13 @@ impl Follow {
         }
         self.open_channels(created.iter().map(|collection| &**collection), initial, &mut channels);
         self.settled = self.emitted == *self.wanted;
-        Ok((self.upto, channels, events))
+        // Steps stand at `upto` at the latest, and are released once the frontier has passed that: by the next tick,
+        // or where there are none, right away.
+        let after = if has_steps { self.upto.succ() } else { self.upto };
+        if self.open.is_empty() {
+            self.upto = after;
+        }
+        Ok(News { upto: self.upto, due: after, channels, events })
     }
 
     /// Opens the channels of `collections` that are not open: where the last run left them, otherwise at the start of
@@ -182,9 +209,10 @@ impl Follow {
                 if self.open.contains(&channel) {
                     continue;
                 }
-                let position = self.positions.remove(&channel).or_else(|| {
-                    collection.start_positions.get(&channel).cloned()
-                });
+                let position = self
+                    .positions
+                    .remove(&channel)
+                    .or_else(|| collection.start_positions.get(&channel).cloned());
                 let start = position.map_or(Start::Earliest, Start::At);
                 self.open.insert(channel.clone());
                 events.push(ChannelEvent::Open { channel, start, initial });

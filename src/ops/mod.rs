@@ -8,6 +8,8 @@
 //! Each operator is a thin shell around a plain struct that knows nothing of timely, so that the logic can be tested
 //! and simulated alone.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::milvus::catalog::{Collection, Ddl};
@@ -24,6 +26,10 @@ pub mod decode;
 pub mod follow;
 pub mod order;
 pub mod read;
+
+/// What one operator hands to the next in one piece. Timely wants records that it could copy to several operators; there
+/// is only ever one, which takes the contents out.
+pub type Parcel<T> = Rc<RefCell<T>>;
 
 /// `follow` → `read`: which channels to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +71,8 @@ pub enum CatalogEvent {
 pub enum Raw {
     /// A message.
     Message(PChannel, Envelope),
+    /// Everything that was in the topic when it was opened, at the start of the pipeline, has been read.
+    Head(PChannel),
     /// Nothing more comes: the channel has been retired.
     End(PChannel),
 }

@@ -19,7 +19,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::progress::frontier::MutableAntichain;
 
-use super::{CatalogEvent, Span, Step};
+use super::{CatalogEvent, Parcel, Span, Step};
 use crate::dataflow::shared::Shared;
 use crate::milvus::catalog::{Collection, CollectionId, Ddl, PartitionId};
 use crate::milvus::change::{Body, Change};
@@ -46,11 +46,11 @@ pub fn order<'scope>(
     floor: Tso,
     policy: Policy,
     shared: Rc<Shared>,
-) -> Stream<'scope, Tso, Vec<Rc<RefCell<Span>>>> {
+) -> Stream<'scope, Tso, Vec<Parcel<Span>>> {
     let worker = changes.scope().worker().clone();
     changes.binary_frontier(catalog, Pipeline, Pipeline, "order", move |capability, info| {
-        shared.set_order_activator(worker.activator_for(info.address.clone().into()));
-        let activator = worker.activator_for(info.address.clone().into());
+        shared.set_order_activator(worker.activator_for(Rc::clone(&info.address)));
+        let activator = worker.activator_for(Rc::clone(&info.address));
         let mut hold = Some(capability.delayed(&floor));
         let mut order = Order::new(floor);
         let mut released_at = Instant::now();
@@ -77,7 +77,7 @@ pub fn order<'scope>(
                 let upper = span.upper;
                 if !span.steps.is_empty() {
                     shared.add_queued_span(&span);
-                    output.session(&cap).give(Rc::new(RefCell::new(span)));
+                    output.session(&cap).give(Parcel::new(RefCell::new(span)));
                 }
                 cap.downgrade(&upper);
             }

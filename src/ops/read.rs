@@ -21,7 +21,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use timely::scheduling::SyncActivator;
 use tokio::sync::watch;
 
-use super::{ChannelEvent, Raw};
+use super::{ChannelEvent, Parcel, Raw};
 use crate::dataflow::shared::Shared;
 use crate::error::Result;
 use crate::milvus::channel::PChannel;
@@ -38,19 +38,9 @@ const RETIRE_AFTER: Duration = Duration::from_secs(2);
 struct Channel {
     queue: Receiver<Delivery>,
     tick: Tso,
-    /// Whether the last message was a tick.
-    at_tick: bool,
-    /// The end of what was in the topic when it was opened: passed, or passed but for its tick.
-    head: Head,
     initial: bool,
     retire: Option<Tso>,
     quiet_since: Instant,
-}
-
-enum Head {
-    Ahead,
-    AwaitsTick,
-    Passed,
 }
 
 /// Builds the operator. `connect` opens the queue, given what wakes the operator; `ticks` gets the highest tick seen on any channel.
@@ -59,7 +49,7 @@ pub fn read<'scope>(
     connect: impl FnOnce(SyncActivator) -> Result<Box<dyn LogSource>>,
     ticks: watch::Sender<Tso>,
     shared: Rc<Shared>,
-) -> Result<Stream<'scope, Tso, Vec<Rc<RefCell<Vec<Raw>>>>>> {
+) -> Result<Stream<'scope, Tso, Vec<Parcel<Vec<Raw>>>>> {
     let worker = events.scope().worker().clone();
     let mut failed = None;
     let raws = events.unary_frontier(Pipeline, "read", |initial, info| {
@@ -71,8 +61,8 @@ pub fn read<'scope>(
                 None
             }
         };
-        shared.set_read_activator(worker.activator_for(info.address.clone().into()));
-        let activator = worker.activator_for(info.address.clone().into());
+        shared.set_read_activator(worker.activator_for(Rc::clone(&info.address)));
+        let activator = worker.activator_for(Rc::clone(&info.address));
         let mut hold: Option<Capability<Tso>> = None;
         let mut channels: BTreeMap<PChannel, Channel> = BTreeMap::new();
         move |(input, _frontier), output| {
@@ -95,8 +85,6 @@ pub fn read<'scope>(
                                 Channel {
                                     queue,
                                     tick: held,
-                                    at_tick: false,
-                                    head: Head::Ahead,
                                     initial,
                                     retire: None,
                                     quiet_since: Instant::now(),
@@ -130,25 +118,15 @@ pub fn read<'scope>(
                         Ok(Delivery::Messages(envelopes)) => {
                             channel.quiet_since = Instant::now();
                             for envelope in envelopes {
-                                channel.at_tick = false;
                                 if let EnvelopeKind::Tick(tick) = envelope.kind {
-                                    channel.at_tick = true;
                                     // Repeated and backward ticks occur; they say nothing new.
                                     channel.tick = channel.tick.max(tick);
                                 }
                                 raws.push(Raw::Message(name.clone(), envelope));
                             }
-                            if matches!(channel.head, Head::AwaitsTick) && channel.at_tick {
-                                channel.pass_head(name, &shared);
-                            }
                         }
-                        Ok(Delivery::CaughtUp) => {
-                            if channel.at_tick {
-                                channel.pass_head(name, &shared);
-                            } else {
-                                channel.head = Head::AwaitsTick;
-                            }
-                        }
+                        Ok(Delivery::CaughtUp) if channel.initial => raws.push(Raw::Head(name.clone())),
+                        Ok(Delivery::CaughtUp) => {}
                         Ok(Delivery::Failed(error)) => {
                             shared.fail(error);
                             return;
@@ -171,7 +149,7 @@ pub fn read<'scope>(
             }
             if !raws.is_empty() {
                 // One timely record per activation: the messages themselves go through in one piece.
-                output.session(&cap).give(Rc::new(RefCell::new(raws)));
+                output.session(&cap).give(Parcel::new(RefCell::new(raws)));
             }
             let slowest = channels.iter().min_by_key(|(_, channel)| channel.tick);
             let Some((laggard, least)) = slowest.map(|(name, channel)| (name, channel.tick)) else {
@@ -202,14 +180,5 @@ pub fn read<'scope>(
     match failed {
         None => Ok(raws),
         Some(error) => Err(error),
-    }
-}
-
-impl Channel {
-    fn pass_head(&mut self, name: &PChannel, shared: &Shared) {
-        self.head = Head::Passed;
-        if self.initial {
-            shared.progress.head_passed(name, self.tick);
-        }
     }
 }

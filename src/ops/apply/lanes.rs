@@ -198,8 +198,9 @@ impl Lanes {
                         let free = !waits
                             && !blocked.contains(&batch.vchannel)
                             && !self.flights.values().any(|flight| flight.conflicts(batch));
-                        let covered = self.recorded.get(&batch.vchannel).is_some_and(|high| batch.high <= *high)
-                            && unix_now + deadline <= self.recorded_until;
+                        let covered =
+                            self.recorded.get(&batch.vchannel).is_some_and(|high| batch.high <= *high)
+                                && unix_now + deadline <= self.recorded_until;
                         if !free || !covered {
                             unrecorded |= free;
                             blocked.insert(batch.vchannel.clone());
@@ -285,7 +286,9 @@ impl Lanes {
     /// A call has ended.
     pub fn ended(&mut self, id: CallId, result: Result<()>, now: Instant) -> Outcome {
         let in_flight = self.flights.len();
-        let Some(Flight { queue, mut item, sent }) = self.flights.remove(&id) else { return Outcome::default() };
+        let Some(Flight { queue, mut item, sent }) = self.flights.remove(&id) else {
+            return Outcome::default();
+        };
         let Some(state) = self.queues.get_mut(&queue) else { return Outcome::default() };
         state.in_flight -= 1;
         let error = match result {
@@ -299,7 +302,12 @@ impl Lanes {
                 self.settle();
                 let done = match item.work {
                     Work::Batch(batch) => {
-                        self.pace.succeeded(batch.bytes, now.saturating_duration_since(sent), in_flight);
+                        let took = now.saturating_duration_since(sent);
+                        self.pace.succeeded(batch.bytes, took, in_flight);
+                        tracing::debug!(
+                            vchannel = %batch.vchannel, rows = batch.rows, bytes = batch.bytes, ?took, in_flight,
+                            limit = self.pace.limit(), "acknowledged"
+                        );
                         Some(*batch)
                     }
                     Work::Ddl(_) => None,

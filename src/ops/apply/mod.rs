@@ -6,7 +6,6 @@
 //!
 //! Calls run as tokio tasks; their results come back through a queue that wakes the operator.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +19,7 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
 use tokio::runtime::Handle;
 
+use super::Parcel;
 use super::coalesce::SpanWork;
 use crate::dataflow::checkpoint::{Checkpoint, Update, Writer};
 use crate::dataflow::shared::Shared;
@@ -58,16 +58,16 @@ enum Event {
 
 /// Builds the operator.
 pub fn apply<'scope>(
-    spans: Stream<'scope, Tso, Vec<Rc<RefCell<SpanWork>>>>,
+    spans: Stream<'scope, Tso, Vec<Parcel<SpanWork>>>,
     apply: Apply,
     shared: Rc<Shared>,
 ) -> Stream<'scope, Tso, Vec<()>> {
     let worker = spans.scope().worker().clone();
     spans.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "apply", move |capability, info| {
         drop(capability);
-        let activator = worker.activator_for(info.address.clone().into());
+        let activator = worker.activator_for(Rc::clone(&info.address));
         let wake = worker.sync_activator_for(info.address.to_vec());
-        shared.set_apply_activator(worker.activator_for(info.address.clone().into()));
+        shared.set_apply_activator(worker.activator_for(Rc::clone(&info.address)));
         let (events_in, events) = crossbeam_channel::unbounded::<Event>();
         let wait = apply.checkpoint.calls_over_in();
         let hold_until = (!wait.is_zero()).then(|| Instant::now() + wait);
@@ -218,12 +218,16 @@ impl Steps {
     }
 
     async fn run(&self, ddl: &Ddl) -> Result<()> {
-        tracing::info!("{}", describe(ddl));
+        let is_default = matches!(ddl, Ddl::CreateDatabase(database) if database.name == "default");
+        if !is_default {
+            tracing::info!("{}", describe(ddl));
+        }
         let adopted = ddl.collection().is_some_and(|id| self.lock(|state| state.adopted.contains(&id)));
         match ddl {
             Ddl::CreateCollection(collection) => {
                 let ours = self.lock(|state| {
-                    state.intents.contains(&collection.id) || state.applied.collections.contains_key(&collection.id)
+                    state.intents.contains(&collection.id)
+                        || state.applied.collections.contains_key(&collection.id)
                 });
                 if !ours && self.sink.find(&collection.name).await? == Found::Collection {
                     check_adoption(&*self.sink, self.adopt, collection).await?;
@@ -296,9 +300,13 @@ pub fn describe(ddl: &Ddl) -> String {
         Ddl::DropDatabase { name, .. } => format!("drop database {name}"),
         Ddl::CreateCollection(collection) => format!("create collection {}", collection.name),
         Ddl::DropCollection { name, .. } => format!("drop collection {name}"),
-        Ddl::CreatePartition { name, partition, .. } => format!("create partition {} of {name}", partition.name),
+        Ddl::CreatePartition { name, partition, .. } => {
+            format!("create partition {} of {name}", partition.name)
+        }
         Ddl::DropPartition { name, partition, .. } => format!("drop partition {partition} of {name}"),
-        Ddl::CreateIndex { name, index, .. } => format!("create index {} on {name}.{}", index.name, index.field),
+        Ddl::CreateIndex { name, index, .. } => {
+            format!("create index {} on {name}.{}", index.name, index.field)
+        }
         Ddl::DropIndex { name, index, .. } => format!("drop index {} on {name}.{}", index.name, index.field),
         Ddl::SetLoad { name, to: Some(load), .. } => match &load.partitions {
             None => format!("load {name} with {} replica(s)", load.replicas),
