@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 use std::sync::{PoisonError, RwLock};
 
-use indicatif::MultiProgress;
+use indicatif::ProgressBar;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 pub const FILTER_VARIABLE: &str = "MIGRANS_LOG";
 
 /// The display that log lines have to be put above, while there is one.
-static DISPLAY: RwLock<Option<MultiProgress>> = RwLock::new(None);
+static DISPLAY: RwLock<Option<ProgressBar>> = RwLock::new(None);
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,12 @@ pub fn init(format: Format, level: &str) -> Result<()> {
     };
     let ansi =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines).with_ansi(ansi);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Lines)
+        .with_ansi(ansi)
+        // It would tell standard error that standard error is gone, and panic.
+        .log_internal_errors(false);
     let started = match format {
         Format::Text => builder.with_target(false).try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
@@ -60,13 +65,14 @@ fn level_filter(level: &str) -> Result<EnvFilter> {
 fn parse_filter(directives: &str) -> Result<EnvFilter> {
     EnvFilter::try_new(directives).map_err(|error| {
         Error::new(Kind::Usage, format!("{FILTER_VARIABLE} is not a filter for log lines: {directives:?}"))
-            .caused_by(error)
+            // Its own source has the same words.
+            .caused_by(error.to_string())
             .hint("write for example migrans=debug or warn,migrans::sinks=trace")
     })
 }
 
 /// Puts log lines above `display` from now on; `None` ends that.
-pub(crate) fn share_with(display: Option<MultiProgress>) {
+pub(crate) fn share_with(display: Option<ProgressBar>) {
     *DISPLAY.write().unwrap_or_else(PoisonError::into_inner) = display;
 }
 
@@ -86,7 +92,7 @@ impl Write for Lines {
         let display = DISPLAY.read().unwrap_or_else(PoisonError::into_inner);
         match display.as_ref().filter(|display| !display.is_hidden()) {
             // Not `suspend`, which panics if the terminal is gone.
-            Some(display) => display.println(String::from_utf8_lossy(bytes).trim_end_matches('\n'))?,
+            Some(display) => display.println(String::from_utf8_lossy(bytes).trim_end_matches('\n')),
             None => io::stderr().write_all(bytes)?,
         }
         Ok(bytes.len())

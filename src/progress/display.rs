@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Snapshot;
 use super::meter::Meter;
@@ -11,9 +11,6 @@ use crate::logging;
 /// How often a line is logged where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// indicatif drops redraws beyond this many a second. Each line is one, so that the limit is on lines, not on updates.
-const REDRAWS_PER_SECOND: u8 = 255;
-
 /// Shows progress. [`Display::update`] it a few times a second; dropping it clears it away.
 pub struct Display {
     meter: Meter,
@@ -21,14 +18,10 @@ pub struct Display {
 }
 
 enum Output {
-    Terminal { screen: MultiProgress, lines: Vec<Line> },
+    /// One bar whose message is all the lines: it is drawn in one go, or not at all.
+    Terminal(ProgressBar),
     Log(Pace),
     Over,
-}
-
-struct Line {
-    bar: ProgressBar,
-    text: String,
 }
 
 /// When a line is due in the log.
@@ -42,12 +35,11 @@ impl Display {
     pub fn new(is_terminal: bool) -> Display {
         let now = Instant::now();
         let output = if is_terminal {
-            let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_SECOND);
-            let screen = MultiProgress::with_draw_target(target);
-            // Overwriting lines flickers less than clearing them first.
-            screen.set_move_cursor(true);
-            logging::share_with(Some(screen.clone()));
-            Output::Terminal { screen, lines: Vec::new() }
+            let style =
+                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
+            logging::share_with(Some(bar.clone()));
+            Output::Terminal(bar)
         } else {
             Output::Log(Pace { last: now, had_rows: false })
         };
@@ -59,7 +51,7 @@ impl Display {
         let now = Instant::now();
         self.meter.observe(now, snapshot);
         match &mut self.output {
-            Output::Terminal { screen, lines } => show(screen, lines, self.meter.lines(snapshot)),
+            Output::Terminal(bar) => bar.set_message(self.meter.lines(snapshot).join("\n")),
             Output::Log(pace) => {
                 if pace.is_due(now, snapshot.rows()) {
                     log(&self.meter, snapshot);
@@ -71,12 +63,8 @@ impl Display {
 
     /// Clears the lines away, so that something else can be printed. Nothing is shown any more.
     pub fn finish(&mut self) {
-        if let Output::Terminal { screen, lines } = std::mem::replace(&mut self.output, Output::Over) {
-            for line in lines {
-                line.bar.finish_and_clear();
-            }
-            // A terminal that is gone needs no clearing.
-            drop(screen.clear());
+        if let Output::Terminal(bar) = std::mem::replace(&mut self.output, Output::Over) {
+            bar.finish_and_clear();
             logging::share_with(None);
         }
     }
@@ -85,32 +73,6 @@ impl Display {
 impl Drop for Display {
     fn drop(&mut self) {
         self.finish();
-    }
-}
-
-fn show(screen: &MultiProgress, lines: &mut Vec<Line>, texts: Vec<String>) {
-    while lines.len() > texts.len() {
-        if let Some(line) = lines.pop() {
-            line.bar.finish_and_clear();
-            screen.remove(&line.bar);
-        }
-    }
-    for (at, text) in texts.into_iter().enumerate() {
-        match lines.get_mut(at) {
-            Some(line) if line.text == text => {}
-            Some(line) => {
-                line.bar.set_message(text.clone());
-                line.text = text;
-            }
-            None => {
-                // `wide_msg` cuts the text to the terminal's width.
-                let style = ProgressStyle::with_template("{wide_msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_spinner());
-                let bar = screen.add(ProgressBar::no_length()).with_style(style);
-                bar.set_message(text.clone());
-                lines.push(Line { bar, text });
-            }
-        }
     }
 }
 
@@ -133,7 +95,7 @@ fn log(meter: &Meter, snapshot: &Snapshot) {
     tracing::info!(
         rows = snapshot.rows(),
         "MB" = rounded(snapshot.bytes() as f64 / 1e6),
-        "MB/s" = rounded(meter.bytes_per_second() / 1e6),
+        "MB/s" = meter.bytes_per_second().map(|rate| rounded(rate / 1e6)),
         "lag_s" = snapshot.lag.map(|lag| rounded(lag.as_secs_f64())),
         "backlog_percent" = backlog.map(|backlog| rounded(backlog.fraction * 100.0)),
         "eta_s" = backlog.and_then(|backlog| backlog.eta).map(|eta| eta.as_secs()),

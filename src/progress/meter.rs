@@ -14,6 +14,9 @@ const SHOWN: usize = 12;
 /// The longest name on a line.
 const NAME_WIDTH: usize = 36;
 
+/// The longest reason for waiting, which may be the words of a server.
+const REASON_WIDTH: usize = 240;
+
 /// Characters of the bar.
 const BAR: usize = 24;
 
@@ -77,9 +80,9 @@ impl Meter {
         self.previous = now;
     }
 
-    /// The rate over all collections.
-    pub fn bytes_per_second(&self) -> f64 {
-        self.total.per_second().unwrap_or_default()
+    /// The rate over all collections, once there is one.
+    pub fn bytes_per_second(&self) -> Option<f64> {
+        self.total.per_second()
     }
 
     /// What is left of the backlog, if there is one.
@@ -97,7 +100,7 @@ impl Meter {
         })
     }
 
-    /// The lines to show: the busiest collections by name, how many there are beside them, the total, and the state.
+    /// The lines to show: the busiest collections by name, how many there are beside them, the total, and the state. They fit into 80 columns.
     pub fn lines(&self, snapshot: &Snapshot) -> Vec<String> {
         let shown = self.busiest(snapshot);
         let names: Vec<String> =
@@ -107,7 +110,7 @@ impl Meter {
             let (rows, bytes, rate) = (human::count(rows), human::bytes(bytes), human::rate(rate));
             format!("{name:<width$}  {rows:>13} rows  {bytes:>7}  {rate:>9}")
         };
-        let mut lines = Vec::with_capacity(SHOWN + 4);
+        let mut lines = Vec::with_capacity(SHOWN + 5);
         for (collection, name) in shown.iter().zip(&names) {
             let rate = self.rate(collection);
             lines.push(line(name, collection.rows_written, collection.bytes_written, rate));
@@ -116,10 +119,20 @@ impl Meter {
         if more > 0 {
             lines.push(format!("… and {} more", human::count(u64::try_from(more).unwrap_or(u64::MAX))));
         }
-        lines.push(line("total", snapshot.rows(), snapshot.bytes(), self.bytes_per_second()));
+        lines.push(line(
+            "total",
+            snapshot.rows(),
+            snapshot.bytes(),
+            self.bytes_per_second().unwrap_or_default(),
+        ));
         lines.push(self.state(snapshot));
+        let (held, budget) = (human::bytes(snapshot.held_bytes), human::bytes(snapshot.budget));
+        let elapsed = human::duration(self.previous.duration_since(self.began));
+        let calls = snapshot.calls_in_flight;
+        lines.push(format!("{held} of {budget} in use, calls in flight: {calls}, running for {elapsed}"));
         if let Some(reason) = &snapshot.waiting {
-            lines.push(format!("waiting: {}", reason.lines().collect::<Vec<_>>().join(" ")));
+            let reason = reason.lines().collect::<Vec<_>>().join(" ");
+            lines.push(format!("waiting: {}", human::shortened(&reason, REASON_WIDTH)));
         }
         lines
     }
@@ -138,10 +151,6 @@ impl Meter {
             (None, Some(lag)) => parts.push(format!("lag {}", human::duration(lag))),
             (None, None) => parts.push("reading the source's catalog and log".to_owned()),
         }
-        let (held, budget) = (human::bytes(snapshot.held_bytes), human::bytes(snapshot.budget));
-        parts.push(format!("{held} of {budget} in flight"));
-        parts.push(format!("{} calls", snapshot.calls_in_flight));
-        parts.push(human::duration(self.previous.duration_since(self.began)));
         parts.join("  ")
     }
 
@@ -214,7 +223,8 @@ mod tests {
                 "default.orders      1,234,567 rows   100 MB    50 MB/s",
                 "default.users              10 rows   5.0 MB   2.5 MB/s",
                 "total               1,234,577 rows   105 MB    52 MB/s",
-                "██████░░░░░░░░░░░░░░░░░░ 25 %  ETA 6.0 s  lag 1 h 01 min  120 MB of 256 MB in flight  3 calls  2.0 s",
+                "██████░░░░░░░░░░░░░░░░░░ 25 %  ETA 6.0 s  lag 1 h 01 min",
+                "120 MB of 256 MB in use, calls in flight: 3, running for 2.0 s",
             ]
         );
         snapshot.frontier = snapshot.head;
@@ -222,8 +232,8 @@ mod tests {
         snapshot.waiting = Some("the target\nis out of memory".to_owned());
         meter.observe(start + Duration::from_secs(3), &snapshot);
         let lines = meter.lines(&snapshot);
-        assert_eq!(lines[3], "lag 230 ms  120 MB of 256 MB in flight  3 calls  3.0 s");
-        assert_eq!(lines[4], "waiting: the target is out of memory");
+        assert_eq!(lines[3], "lag 230 ms");
+        assert_eq!(lines[5], "waiting: the target is out of memory");
     }
 
     #[test]
@@ -238,7 +248,7 @@ mod tests {
         meter.observe(start, &many(""));
         meter.observe(start + Duration::from_secs(1), &many("default.c33"));
         let lines = meter.lines(&many("default.c33"));
-        assert_eq!(lines.len(), 15);
+        assert_eq!(lines.len(), 16);
         assert!(lines[0].starts_with("default.c00 ") && lines[10].starts_with("default.c10 "), "{lines:#?}");
         assert!(lines[11].starts_with("default.c33 "), "{lines:#?}");
         assert_eq!(lines[12], "… and 28 more");

@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+/// Growth over less than this says little: the first moments would show wild rates.
+const LEAST: Duration = Duration::from_millis(200);
+
 /// How fast a total has grown lately.
 #[derive(Clone, Debug)]
 pub struct Window {
@@ -25,11 +28,11 @@ impl Window {
         self.samples.push_back((now, total));
     }
 
-    /// Growth per second; `None` until two moments are known.
+    /// Growth per second; `None` until enough time has passed to tell.
     pub fn per_second(&self) -> Option<f64> {
         let (first, last) = (self.samples.front()?, self.samples.back()?);
-        let seconds = last.0.duration_since(first.0).as_secs_f64();
-        (seconds > 0.0).then(|| (last.1 - first.1) / seconds)
+        let elapsed = last.0.duration_since(first.0);
+        (elapsed >= LEAST).then(|| (last.1 - first.1) / elapsed.as_secs_f64())
     }
 }
 
@@ -44,6 +47,10 @@ mod tests {
         assert_eq!(window.per_second(), None);
         window.record(start, 0.0);
         assert_eq!(window.per_second(), None);
+        window.record(start + Duration::from_millis(1), 1_000.0);
+        assert_eq!(window.per_second(), None);
+        window = Window::new(Duration::from_secs(5));
+        window.record(start, 0.0);
         window.record(start + Duration::from_secs(1), 100.0);
         assert_eq!(window.per_second(), Some(100.0));
         for second in 2..=20 {
