@@ -88,8 +88,7 @@ fn open_state(pipeline: &Pipeline) -> Result<Checkpoint> {
     if !pipeline.state_dir.exists() {
         return Ok(Checkpoint::default());
     }
-    let (_writer, checkpoint) =
-        checkpoint::open(&pipeline.state_dir, &pipeline.name, &pipeline.fingerprint())?;
+    let (_writer, checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
     Ok(checkpoint)
 }
 

@@ -31,6 +31,7 @@ use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::{Catalog, Collection, CollectionId, Database, Ddl};
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::tso::Tso;
+use crate::pipeline::Pipeline;
 
 /// The layout that this program reads and writes.
 const FORMAT: u32 = 1;
@@ -143,9 +144,9 @@ impl Writer {
 
 /// Opens the state folder of `pipeline`, creating it if it is new, and reads what it says.
 ///
-/// `identity` is what may not change between runs on one folder. The folder stays locked until the returned
-/// [`Writer`] and its clones are gone.
-pub fn open(folder: &Path, pipeline: &str, identity: &str) -> Result<(Writer, Checkpoint)> {
+/// What [`Pipeline::fingerprint`] covers may not change between runs on one folder. The folder stays locked until the
+/// returned [`Writer`] and its clones are gone.
+pub fn open(folder: &Path, pipeline: &Pipeline) -> Result<(Writer, Checkpoint)> {
     std::fs::create_dir_all(folder).map_err(|cause| {
         Error::new(Kind::Checkpoint, format!("can't create the state folder {}", folder.display()))
             .hint("set state_dir in the pipeline file to a folder that can be written to")
@@ -158,7 +159,7 @@ pub fn open(folder: &Path, pipeline: &str, identity: &str) -> Result<(Writer, Ch
     options.set_write_buffer_size(4 << 20);
     let db = DB::open(&options, folder).map_err(|cause| open_error(folder, cause))?;
     let store = Store { db, folder: folder.to_owned() };
-    let checkpoint = store.load(pipeline, identity)?;
+    let checkpoint = store.load(pipeline)?;
     let (queue, requests) = crossbeam_channel::unbounded();
     let thread =
         thread::Builder::new().name("checkpoint".into()).spawn(move || store.serve(&requests)).map_err(
@@ -261,10 +262,10 @@ impl Store {
         Ok(())
     }
 
-    fn load(&self, pipeline: &str, identity: &str) -> Result<Checkpoint> {
+    fn load(&self, pipeline: &Pipeline) -> Result<Checkpoint> {
         let place = self.folder.display();
         match self.get::<u32>("format")? {
-            None => self.initialise(pipeline, identity)?,
+            None => self.initialise(pipeline)?,
             Some(FORMAT) => {}
             Some(other) => {
                 return Err(Error::new(
@@ -275,23 +276,22 @@ impl Store {
             }
         }
         let owner = self.get::<Owner>("pipeline")?.unwrap_or_default();
-        if owner.name != pipeline {
+        if owner.name != pipeline.name {
             return Err(Error::new(
                 Kind::Checkpoint,
                 format!(
-                    "the state folder {place} belongs to the pipeline {:?}, not to {pipeline:?}",
-                    owner.name
+                    "the state folder {place} belongs to the pipeline {:?}, not to {:?}",
+                    owner.name, pipeline.name
                 ),
             )
             .hint("set state_dir in the pipeline file to a folder of its own"));
         }
-        if owner.identity != identity {
+        if owner.identity != pipeline.fingerprint() {
+            let differences = pipeline.differences_from(&owner.identity).join("; ");
             return Err(Error::new(
                 Kind::Checkpoint,
                 format!(
-                    "the state folder {place} was made for another source, selection or target \
-                     (then: {}; now: {identity})",
-                    owner.identity
+                    "the state folder {place} was made for another source, selection or target: {differences}"
                 ),
             )
             .hint("undo that change in the pipeline file, or start afresh with another name and state_dir"));
@@ -333,7 +333,7 @@ impl Store {
         Ok(checkpoint)
     }
 
-    fn initialise(&self, pipeline: &str, identity: &str) -> Result<()> {
+    fn initialise(&self, pipeline: &Pipeline) -> Result<()> {
         if self.db.iterator(IteratorMode::Start).next().is_some() {
             return Err(Error::new(
                 Kind::Checkpoint,
@@ -346,7 +346,10 @@ impl Store {
         }
         let mut batch = WriteBatch::default();
         batch.put("format", encode(&FORMAT)?);
-        batch.put("pipeline", encode(&Owner { name: pipeline.into(), identity: identity.into() })?);
+        batch.put(
+            "pipeline",
+            encode(&Owner { name: pipeline.name.clone(), identity: pipeline.fingerprint() })?,
+        );
         batch.put("clean", encode(&true)?);
         let mut options = WriteOptions::default();
         options.set_sync(true);
@@ -414,6 +417,19 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::milvus::catalog::CollectionName;
+
+    fn pipeline(name: &str, root: &str) -> Pipeline {
+        let text = format!(
+            "name = \"{name}\"\n[source]\netcd = [\"http://127.0.0.1:2379\"]\nroot_path = \"{root}\"\n\
+             [source.mq]\ntype = \"rocksmq\"\npath = \"/rdb\"\n[select]\ncollections = [\"default.*\"]\n\
+             [target]\ntype = \"milvus\"\nuri = \"http://127.0.0.1:19530\"\n"
+        );
+        Pipeline::parse(&text, Path::new("p.toml"), &|_| None).unwrap()
+    }
+
+    fn open(folder: &Path, name: &str, root: &str) -> Result<(Writer, Checkpoint)> {
+        super::open(folder, &pipeline(name, root))
+    }
 
     fn channel(name: &str) -> PChannel {
         PChannel(name.into())
@@ -507,7 +523,7 @@ mod tests {
         assert_eq!(other.kind(), Kind::Checkpoint);
         assert!(other.message().contains("belongs to the pipeline \"orders\""), "{other}");
         let moved = open(folder.path(), "orders", "there").unwrap_err();
-        assert!(moved.message().contains("made for another"), "{moved}");
+        assert!(moved.message().contains("made for another") && moved.message().contains("there"), "{moved}");
         let foreign = tempfile::tempdir().unwrap();
         let db = DB::open_default(foreign.path()).unwrap();
         db.put("by-dev/1", "x").unwrap();

@@ -76,8 +76,7 @@ pub fn run(
     mut observe: impl FnMut(&Status),
 ) -> Result<Summary> {
     let started = Instant::now();
-    let (writer, checkpoint) =
-        checkpoint::open(&pipeline.state_dir, &pipeline.name, &pipeline.fingerprint())?;
+    let (writer, checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
     let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(

