@@ -32,7 +32,10 @@ fn main() -> Result<()> {
     let megabytes: usize = setting("MEGABYTES", 500)?;
     let rounds: usize = setting("ROUNDS", 7)?;
     println!("{TOPICS} topics, {rounds} rounds; medians (least to most)\n");
-    println!("{:>12} {:>10} {:>26} {:>26} {:>7}", "insert", "messages", "plain iteration", "source", "ratio");
+    println!(
+        "{:>12} {:>10} {:>26} {:>26} {:>7} {:>9}",
+        "insert", "messages", "plain iteration", "source", "ratio", "CPU ratio"
+    );
     for size in [2 << 20, 256 << 10, 16 << 10] {
         let folder = tempfile::tempdir()?;
         let count = (megabytes << 20) / size;
@@ -41,7 +44,71 @@ fn main() -> Result<()> {
     }
     let folder = tempfile::tempdir()?;
     write(&folder.path().join("rdb_data"), 500_000, 0)?;
-    compare(folder.path(), rounds, "only ticks", "k msg/s", 0.0)
+    compare(folder.path(), rounds, "only ticks", "k msg/s", 0.0)?;
+    follow()
+}
+
+/// How long a message takes from being written to its consumer, and what following costs when there are only ticks.
+fn follow() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("rdb_data");
+    write(&path, 1000, 64 << 10)?;
+    let db = DB::open_cf(&Options::default(), &path, ["default", "properties"])?;
+    let scratch = tempfile::tempdir()?;
+    let (source, _context) = open(&path, scratch.path())?;
+    let queues: Vec<_> =
+        (0..TOPICS).map(|topic| source.open(&PChannel(name(topic).into()), Start::Earliest)).collect();
+    for queue in &queues {
+        while !matches!(queue.recv_timeout(Duration::from_secs(30))?, Delivery::CaughtUp) {}
+    }
+    let tick = |timestamp| TimeTickMsg { base: base(1200, timestamp) }.encode_to_vec();
+    let mut id = FIRST_ID * 2;
+    let mut latencies = Vec::new();
+    for round in 0..500u64 {
+        // Out of step with any polling.
+        std::thread::sleep(Duration::from_micros(7000 + (round * 7919) % 10_000));
+        let topic = usize::try_from(round)? % TOPICS;
+        id += 1;
+        let written = Instant::now();
+        db.put(format!("{}/{id}", name(topic)), tick(round))?;
+        queues[topic].recv_timeout(Duration::from_secs(30))?;
+        latencies.push(written.elapsed());
+    }
+    latencies.sort();
+    let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+    println!(
+        "\nfollowing: written to handed over {:.1} ms (median), {:.1} (99 %), {:.1} (most)",
+        at(50),
+        at(99),
+        at(100)
+    );
+    let (started, cpu_before) = (Instant::now(), cpu_seconds());
+    for round in 0..100 {
+        for topic in 0..TOPICS {
+            id += 1;
+            db.put(format!("{}/{id}", name(topic)), tick(round))?;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        for queue in &queues {
+            while queue.try_recv().is_ok() {}
+        }
+    }
+    let share = (cpu_seconds() - cpu_before) / started.elapsed().as_secs_f64();
+    println!(
+        "idle: {TOPICS} topics with 5 ticks/s take {:.2} % of a core, writing them included",
+        share * 100.0
+    );
+    Ok(())
+}
+
+fn open(path: &Path, scratch: &Path) -> Result<(RocksMq, Context)> {
+    let context = Context {
+        credits: Credits::new(256 << 20),
+        wake: Arc::new(|| {}),
+        stop: Arc::new(AtomicBool::new(false)),
+        scratch: scratch.to_owned(),
+    };
+    Ok((RocksMq::connect(&RocksmqConfig { path: path.to_owned() }, context.clone())?, context))
 }
 
 fn setting(name: &str, default: usize) -> Result<usize> {
@@ -51,14 +118,15 @@ fn setting(name: &str, default: usize) -> Result<usize> {
 /// `unit` 0 counts thousands of messages, otherwise bytes in that unit.
 fn compare(folder: &Path, rounds: usize, name: &str, unit_name: &str, unit: f64) -> Result<()> {
     let path = folder.join("rdb_data");
-    let mut rates = [Vec::new(), Vec::new()];
+    let (mut rates, mut work) = ([Vec::new(), Vec::new()], [0.0, 0.0]);
     let mut messages = 0;
     for _ in 0..rounds {
         for (index, read) in [read_plain as fn(&Path) -> Result<Amount>, read_source].into_iter().enumerate()
         {
-            let started = Instant::now();
+            let (started, cpu_before) = (Instant::now(), cpu_seconds());
             let amount = read(&path)?;
             let seconds = started.elapsed().as_secs_f64();
+            work[index] += cpu_seconds() - cpu_before;
             messages = messages.max(amount.messages);
             // The source tells runs of ticks by one, so what it went through is what there is.
             let done = if unit == 0.0 { messages as f64 / 1e3 } else { amount.bytes as f64 / unit };
@@ -72,12 +140,21 @@ fn compare(folder: &Path, rounds: usize, name: &str, unit_name: &str, unit: f64)
     let show =
         |(median, least, most): (f64, f64, f64)| format!("{median:.0} ({least:.0} to {most:.0}) {unit_name}");
     println!(
-        "{name:>12} {messages:>10} {:>26} {:>26} {:>7.2}",
+        "{name:>12} {messages:>10} {:>26} {:>26} {:>7.2} {:>9.2}",
         show(plain),
         show(source),
-        source.0 / plain.0
+        source.0 / plain.0,
+        work[1] / work[0]
     );
     Ok(())
+}
+
+/// CPU time of this process so far: unlike the clock it tells something on a machine that is busy with other things.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Fields 14 and 15, in hundredths of a second; the name in field 2 may have spaces, but ends with a parenthesis.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 struct Amount {
@@ -105,18 +182,7 @@ fn read_plain(path: &Path) -> Result<Amount> {
 
 fn read_source(path: &Path) -> Result<Amount> {
     let scratch = tempfile::tempdir()?;
-    let woken = Arc::new((std::sync::Mutex::new(()), std::sync::Condvar::new()));
-    let context = Context {
-        credits: Credits::new(256 << 20),
-        wake: {
-            let woken = Arc::clone(&woken);
-            Arc::new(move || woken.1.notify_one())
-        },
-        stop: Arc::new(AtomicBool::new(false)),
-        scratch: scratch.path().to_owned(),
-    };
-    let stop = Arc::clone(&context.stop);
-    let source = RocksMq::connect(&RocksmqConfig { path: path.to_owned() }, context)?;
+    let (source, context) = open(path, scratch.path())?;
     let mut queues: Vec<_> =
         (0..TOPICS).map(|topic| source.open(&PChannel(name(topic).into()), Start::Earliest)).collect();
     let mut amount = Amount { messages: 0, bytes: 0 };
@@ -154,7 +220,7 @@ fn read_source(path: &Path) -> Result<Amount> {
             let _ = select.ready_timeout(Duration::from_millis(100));
         }
     }
-    stop.store(true, Ordering::Relaxed);
+    context.stop.store(true, Ordering::Relaxed);
     Ok(amount)
 }
 
@@ -189,9 +255,6 @@ fn write(path: &Path, count: usize, size: usize) -> Result<()> {
     })
     .take(size)
     .collect();
-    let base = |msg_type, timestamp| {
-        Some(MsgBase { msg_type, msg_id: 1, timestamp, source_id: 5, ..Default::default() })
-    };
     for index in 0..count {
         let topic = index % TOPICS;
         let timestamp = u64::try_from(index)? << 18;
@@ -208,4 +271,8 @@ fn write(path: &Path, count: usize, size: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn base(msg_type: i32, timestamp: u64) -> Option<MsgBase> {
+    Some(MsgBase { msg_type, msg_id: 1, timestamp, source_id: 5, ..Default::default() })
 }

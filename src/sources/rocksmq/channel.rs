@@ -57,6 +57,8 @@ pub(super) struct View {
     /// Whatever came after the view of this number is in memory, that is, in no table file yet.
     pub(super) memory_from: u64,
     pub(super) taken: Instant,
+    /// The store was looked at just before.
+    pub(super) watched: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,12 +11,13 @@
 //!
 //! What is promised, and what it rests on:
 //! - **Order, no holes.** A view shows all that was written before its catch-up began (see `Store::catch_up`).
-//! - **No unnoticed gap.** Milvus trims a topic from its start and does not ask other readers. A channel that was at its
-//!   end less than 2 s ago has lost nothing (see `LAPSE` in `reader`). Any other must find the message that it read last
-//!   (or is to start from): as long as it is there, so are all after it. If it is gone, later ones may be gone too. The
-//!   ids of 2.3 have gaps of their own, so that can't be told from them: it is an error of kind `Gap`, unless the next
-//!   id follows directly. So a `Gap` is reported although nothing is lost if just the last message read was trimmed while
-//!   nobody watched; that takes a topic that went quiet with the very message that ended a page of 64 MiB.
+//! - **No unnoticed gap.** Milvus trims a topic from its start and does not ask other readers. A channel that follows in
+//!   memory sees also what was trimmed. Any other must find the message that it read last (or is to start from): as long
+//!   as that is there, so are all after it. If it is gone, later ones may be gone too. The ids of 2.3 have gaps of their
+//!   own, so that can't be told from them: it is an error of kind `Gap`, unless the next id follows directly, or the
+//!   channel was at its end in the look at the store before, milliseconds ago. So a `Gap` is reported although nothing is
+//!   lost if just the last message read was trimmed while nobody watched; that takes a topic that went quiet with the
+//!   very message that ended a page of 64 MiB.
 //! - **Restarts of Milvus.** A new MANIFEST, or an error, makes the thread open the secondary again and go on from the
 //!   positions. A power failure may take back messages that were read but that Milvus' disk had not got yet (Milvus
 //!   does not sync); a channel whose last message is gone then ends with a `Gap`.
@@ -42,6 +43,7 @@ mod reader;
 mod store;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 /// A Milvus that is being restarted can be caught with half of its files in place: so often connecting tries …
 const CONNECT_ATTEMPTS: u32 = 5;
@@ -86,11 +88,18 @@ impl RocksMq {
         Ok(RocksMq { commands: Some(commands), thread: Some(thread) })
     }
 
+    fn wake_thread(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+
     fn send(&self, command: Command) {
         // If the thread has ended, the command and the sender in it are dropped: the consumer sees its queue end.
         if let Some(commands) = &self.commands {
             let _ = commands.send(command);
         }
+        self.wake_thread();
     }
 }
 
@@ -110,6 +119,7 @@ impl Drop for RocksMq {
     /// Waits for the thread, so that the folders can be used again afterwards.
     fn drop(&mut self) {
         self.commands = None;
+        self.wake_thread();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

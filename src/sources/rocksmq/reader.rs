@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::channel::{Channel, Read, Stop, View};
 use super::cursor::{Cursor, Next};
-use super::store::{CaughtUp, Mark, Store, Watch};
+use super::store::{CaughtUp, Mark, Store};
+use super::watch::Watch;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::PChannel;
 use crate::sources::{Context, Delivery, Start};
@@ -18,9 +19,9 @@ use crate::sources::{Context, Delivery, Start};
 const POLL: Duration = Duration::from_millis(10);
 /// How often it is read although it does not look changed.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// Within this time messages can't have been written *and* trimmed: Milvus would have to fill a page of 64 MiB with them,
-/// consume it, and come by with its retention, which it does every 10 minutes.
-const LAPSE: Duration = Duration::from_secs(2);
+/// Within this time messages can't have been written, moved to a table file *and* trimmed: Milvus would have to fill a
+/// page of 64 MiB with them, consume it, and come by with its retention, which it does every 10 minutes.
+const LAPSE: Duration = Duration::from_millis(100);
 /// A long scan keeps deleted files and memory in use; after this long it goes on with a fresh iterator.
 pub(super) const CURSOR_AGE: Duration = Duration::from_secs(5);
 /// Payload bytes that are put into queues before the consumer is woken in the middle of a round.
@@ -50,6 +51,8 @@ pub(super) struct Reader {
     unknown_types: HashSet<i32>,
     opened_count: u64,
     view: View,
+    /// When the store was last looked at and all that was in it was visible.
+    looked: Option<Instant>,
     reopen_wait: Duration,
 }
 
@@ -96,7 +99,8 @@ impl Reader {
             channels: Vec::new(),
             unknown_types: HashSet::new(),
             opened_count: 0,
-            view: View { number: 0, memory_from: 0, taken: Instant::now() },
+            view: View { number: 0, memory_from: 0, taken: Instant::now(), watched: false },
+            looked: None,
             reopen_wait: REOPEN_WAIT.0,
         }
     }
@@ -158,9 +162,11 @@ impl Reader {
             if left.is_zero() {
                 return false;
             }
-            if self.stopping() || !self.wait_for_command(left.min(Duration::from_millis(50))) {
+            if self.stopping() || !self.take_commands() {
                 return true;
             }
+            // The handle unparks this thread when it asks for something.
+            std::thread::park_timeout(left.min(Duration::from_millis(50)));
         }
     }
 
@@ -175,8 +181,9 @@ impl Reader {
         let mut files: Option<Files> = None;
         let mut polled: Option<Instant> = None;
         let mut room_wait = ROOM_WAIT.0;
+        // It may be another store than before.
+        self.looked = None;
         for channel in &mut self.channels {
-            // It may be another store.
             channel.tail = None;
         }
         loop {
@@ -206,14 +213,12 @@ impl Reader {
             let rest = next_poll.saturating_duration_since(Instant::now());
             if round.queue_full {
                 // The consumer does not say when it has made room.
-                if !self.wait_for_command(rest.min(room_wait)) {
-                    return Leave::Stopped;
-                }
+                std::thread::park_timeout(rest.min(room_wait));
                 room_wait = (room_wait * 2).min(ROOM_WAIT.1);
             } else if round.credit_short {
                 self.context.credits.wait(rest.min(ROOM_WAIT.1));
-            } else if !self.wait_for_command(rest) {
-                return Leave::Stopped;
+            } else {
+                std::thread::park_timeout(rest);
             }
         }
     }
@@ -225,6 +230,7 @@ impl Reader {
             || now - self.view.taken >= HEARTBEAT
             || self.channels.iter().any(|channel| channel.needs_view_after(self.view));
         if !watch.changed() && !due {
+            self.looked = Some(now);
             return Ok(Look::Nothing);
         }
         let log = watch.log_number();
@@ -245,7 +251,9 @@ impl Reader {
         };
         let log_from = files.as_ref().filter(|files| files.log == log).map_or(number, |files| files.log_from);
         *files = Some(Files { mark, log, log_from });
-        self.view = View { number, memory_from, taken: now };
+        let watched = self.looked.is_some_and(|looked| now - looked < LAPSE);
+        self.view = View { number, memory_from, taken: now, watched };
+        self.looked = Some(now);
         self.reopen_wait = REOPEN_WAIT.0;
         Ok(Look::NewView)
     }
@@ -314,20 +322,10 @@ impl Reader {
         loop {
             match self.commands.try_recv() {
                 Ok(command) => self.obey(command),
-                Err(crossbeam_channel::TryRecvError::Empty) => return true,
-                Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
             }
         }
-    }
-
-    /// Waits until something is asked, and carries it out. `false` if the handle is gone.
-    fn wait_for_command(&mut self, at_most: Duration) -> bool {
-        match self.commands.recv_timeout(at_most) {
-            Ok(command) => self.obey(command),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return false,
-        }
-        true
     }
 
     fn obey(&mut self, command: Command) {
@@ -362,9 +360,9 @@ impl Channel {
         self.wants_to_move(view) && self.has_room()
     }
 
-    /// Whether the channel was at its end so recently that nothing after can have been trimmed.
-    fn was_at_end(&self, view: View) -> Option<View> {
-        self.tail.filter(|tail| view.taken - tail.taken < LAPSE)
+    /// Whether the channel was at its end when the store was looked at last, a moment ago.
+    fn was_at_end(&self, view: View) -> bool {
+        view.watched && self.tail.is_some_and(|tail| tail.number + 1 == view.number)
     }
 }
 
@@ -405,8 +403,7 @@ impl<'db> Scans<'db> {
     ) -> Result<Read> {
         let store = self.store;
         if !self.long.contains_key(&channel.serial) {
-            let tail = channel.was_at_end(view);
-            if tail.is_some_and(|tail| tail.number >= view.memory_from) {
+            if channel.tail.is_some_and(|tail| tail.number >= view.memory_from) {
                 // All that came since is in memory, and finding it there costs next to nothing.
                 let cursor = self.memory.get_or_insert_with(|| Cursor::new(store.scan_memory()));
                 cursor.seek(&channel.topic, channel.next)?;
@@ -420,7 +417,7 @@ impl<'db> Scans<'db> {
             let mut cursor = Cursor::new(scan);
             channel.note_goal(&mut cursor)?;
             let found = cursor.seek(&channel.topic, channel.next)?;
-            if !found && tail.is_none() && !follows_directly(channel, &cursor)? {
+            if !found && !channel.was_at_end(view) && !follows_directly(channel, &cursor)? {
                 if channel.gap_seen.replace(view.number).is_none() {
                     return Ok(Read { stop: Stop::Full, pushed: false, bytes: 0 });
                 }

@@ -6,16 +6,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
 
-use rocksdb::{ColumnFamilyDescriptor, DB, DBRawIterator, Options, ReadOptions};
+use rocksdb::{ColumnFamilyDescriptor, DB, DBRawIterator, InfoLogger, LogLevel, Options, ReadOptions};
 
 use super::key::{is_message_key, printable};
+use super::watch;
 use crate::error::{Error, Kind, Result};
-
-/// How long after a change of the folder its listing is not trusted to be the last: file systems stamp changes with
-/// a clock of some milliseconds, so a second change may hide behind the same stamp.
-const STAMP_DOUBT: Duration = Duration::from_millis(100);
 
 /// How often a catch-up that files were changed under is begun anew before it is left for later.
 const CATCH_UP_ATTEMPTS: usize = 10;
@@ -200,7 +196,7 @@ impl Store {
 
     /// The number of the log that is being written.
     pub(super) fn log_number(&self) -> Option<u64> {
-        newest_log(&self.path).ok().flatten().map(|log| log.number)
+        watch::newest_log(&self.path).ok().flatten()
     }
 
     fn mark(&self) -> io::Result<Mark> {
@@ -218,9 +214,13 @@ impl Store {
     }
 
     /// An iterator over what is not in table files yet. It touches no disk, however large the store is.
+    ///
+    /// It shows also what Milvus has trimmed: a secondary forgets nothing that is in memory before it is in a table
+    /// file. So a channel that follows there can't be overtaken by trimming.
     pub(super) fn scan_memory(&self) -> DBRawIterator<'_> {
         let mut options = scan_options();
         options.set_read_tier(rocksdb::ReadTier::Memtable);
+        options.set_ignore_range_deletions(true);
         self.db.raw_iterator_opt(options)
     }
 }
@@ -242,10 +242,15 @@ fn options() -> Options {
     let mut options = Options::default();
     // Keep every table file open: Milvus deletes files while they are read here.
     options.set_max_open_files(-1);
+    // Each catch-up would start these threads, also for no new file.
+    options.set_max_file_opening_threads(1);
     // Scans are sequential: let the kernel read ahead.
     options.set_advise_random_on_open(false);
-    options.set_info_logger(rocksdb::InfoLogger::new_callback_logger(rocksdb::LogLevel::Warn, |_, line| {
-        tracing::debug!(target: "migrans::rocksdb", "{}", line.trim_end());
+    options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, line| {
+        // The options come at any level asked for, as Info.
+        if matches!(level, LogLevel::Warn | LogLevel::Error | LogLevel::Fatal) {
+            tracing::debug!(target: "migrans::rocksdb", "{}", line.trim_end());
+        }
     }));
     options
 }
@@ -261,83 +266,4 @@ fn current_manifest(path: &Path) -> io::Result<String> {
     let mut name = String::new();
     File::open(path.join("CURRENT"))?.take(256).read_to_string(&mut name)?;
     Ok(name.trim_end().to_owned())
-}
-
-/// Tells cheaply (two `stat` calls) whether Milvus may have written something.
-///
-/// Polling this costs less than inotify would: each of Milvus' writes would wake us up, 80 times a second for ticks
-/// alone, and it works on any file system.
-pub(super) struct Watch {
-    path: PathBuf,
-    folder_stamp: Option<SystemTime>,
-    doubtful_until: Option<Instant>,
-    log: Option<Log>,
-    log_length: u64,
-}
-
-/// A write-ahead log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Log {
-    number: u64,
-    path: PathBuf,
-}
-
-impl Watch {
-    pub(super) fn new(path: &Path) -> Watch {
-        Watch { path: path.to_owned(), folder_stamp: None, doubtful_until: None, log: None, log_length: 0 }
-    }
-
-    /// Whether something changed since the last call. An unreadable folder counts as a change: what is wrong with
-    /// it is for the catch-up to say.
-    pub(super) fn changed(&mut self) -> bool {
-        self.look().unwrap_or(true)
-    }
-
-    /// The number of the log that was being written when the folder was last listed.
-    pub(super) fn log_number(&self) -> Option<u64> {
-        self.log.as_ref().map(|log| log.number)
-    }
-
-    fn look(&mut self) -> io::Result<bool> {
-        let now = Instant::now();
-        let stamp = fs::metadata(&self.path)?.modified()?;
-        let mut changed = false;
-        if self.folder_stamp != Some(stamp) {
-            self.folder_stamp = Some(stamp);
-            self.doubtful_until = Some(now + STAMP_DOUBT);
-            changed = true;
-        }
-        if let Some(until) = self.doubtful_until {
-            if now >= until {
-                self.doubtful_until = None;
-            }
-            let newest = newest_log(&self.path)?;
-            if newest != self.log {
-                self.log = newest;
-                self.log_length = 0;
-                changed = true;
-            }
-        }
-        if let Some(log) = &self.log {
-            let length = fs::metadata(&log.path)?.len();
-            changed |= length != self.log_length;
-            self.log_length = length;
-        }
-        Ok(changed)
-    }
-}
-
-/// The write-ahead log that is being written: `<number>.log` with the highest number.
-fn newest_log(path: &Path) -> io::Result<Option<Log>> {
-    let mut newest: Option<Log> = None;
-    for entry in fs::read_dir(path)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok());
-        if let Some(number) =
-            number.filter(|&number| newest.as_ref().is_none_or(|newest| number > newest.number))
-        {
-            newest = Some(Log { number, path: path.join(name) });
-        }
-    }
-    Ok(newest)
 }
