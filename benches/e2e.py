@@ -76,7 +76,7 @@ def watch(migrans: Migrans, timeout: float) -> tuple[float, float]:
     deadline = time.monotonic() + timeout
     while migrans.alive and time.monotonic() < deadline:
         try:
-            cpu, peak = cpu_seconds(migrans.process.pid), peak_bytes(migrans.process.pid)
+            cpu, peak = cpu_seconds(migrans.process.pid), max(peak, peak_bytes(migrans.process.pid))
         except (FileNotFoundError, ProcessLookupError, IndexError):
             break
         time.sleep(0.02)

@@ -217,6 +217,7 @@ impl Store {
     ///
     /// It shows also what Milvus has trimmed: a secondary forgets nothing that is in memory before it is in a table
     /// file. So a channel that follows there can't be overtaken by trimming.
+    #[expect(deprecated, reason = "deprecated as a means to go faster; here the trimmed messages are wanted")]
     pub(super) fn scan_memory(&self) -> DBRawIterator<'_> {
         let mut options = scan_options();
         options.set_read_tier(rocksdb::ReadTier::Memtable);
