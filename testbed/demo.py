@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from .client import EVENTUALLY, JSON, META, VARCHAR, Field, Refused
+from .client import EVENTUALLY, JSON, META, VARCHAR, Field, Refused, quote
 from .compare import compare, table
 from .migrans import Migrans, MigransError
 from .servers import Pair, ServerError
@@ -87,16 +87,15 @@ class Probes:
 
     def one(self, t: Table, timeout: float = 60) -> float:
         [key] = t.new_keys(1)
-        key = f"probe {key}" if t.key.type == VARCHAR else int(key)
+        key = f"probe {time.time_ns()}" if t.key.type == VARCHAR else int(key)
         columns = [(f, [key] if f.primary else ["probe"] if f.type == VARCHAR else t.values.column(f, 1)) for f in t.fields]
         columns[0] = (t.fields[0], np.array([key], np.int64) if t.key.type != VARCHAR else [key])
         t.client.insert(t.name, columns)
         began = time.monotonic()
         with self.target.client() as client:
-            literal = f'"{key}"' if t.key.type == VARCHAR else str(key)
             while time.monotonic() - began < timeout:
                 try:
-                    found = client.query(t.name, f"id in [{literal}]", ["id"], consistency=EVENTUALLY).get("id", ())
+                    found = client.query(t.name, f"id in [{quote(key)}]", ["id"], consistency=EVENTUALLY).get("id", ())
                 except Refused:  # not loaded yet
                     found = ()
                 if len(found):
