@@ -191,6 +191,25 @@ mod tests {
         assert_eq!(header.timestamp, Tso(461_000_000_000_000_001));
     }
 
+    /// The first bytes of messages of Milvus 2.3.5. To record them again: create a collection, insert one row, wait a
+    /// second, open `rdb_data` read-only (column families `default` and `properties`) and print the values of the
+    /// keys that start with `by-dev-rootcoord-dml_0/`.
+    #[test]
+    fn reads_what_milvus_wrote() {
+        let tick = b"\x0a\x0f\x08\xb0\x09\x18\x81\x80\x80\x95\xdb\x8f\x86\xc4\x06\x20\x01";
+        let insert = b"\x0a\x19\x08\x90\x03\x10\x90\x80\xf0\x84\xda\x8f\x86\xc4\x06\x18\x8c\x80\xf0\x8e\xdb\x8f\x86\xc4\x06\x20\x01\x12\x2b";
+        let create = b"\x0a\x0c\x08\x64\x18\x89\x80\xf0\x8e\xdb\x8f\x86\xc4\x06\x30\x8b";
+        for (payload, message_type, message_id, timestamp) in [
+            (&tick[..], MessageType::TimeTick, 0, 470653089207025665),
+            (insert, MessageType::Insert, 470653088904773648, 470653089194180620),
+            (create, MessageType::CreateCollection, 0, 470653089194180617),
+        ] {
+            let header = peek(payload).unwrap();
+            assert_eq!(header, Header { message_type, message_id, timestamp: Tso(timestamp) });
+        }
+        assert_eq!(TimeTickMsg::decode(&tick[..]).unwrap().base.unwrap().timestamp, 470653089207025665);
+    }
+
     #[test]
     fn looks_no_further_than_the_base() {
         let mut payload = MsgHeader { base: Some(base(401, 9, 0)) }.encode_to_vec();

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use super::{ChannelEvent, Parcel, Raw};
 use crate::dataflow::shared::Shared;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::PChannel;
 use crate::milvus::tso::Tso;
 use crate::sources::{Delivery, EnvelopeKind, LogSource};
@@ -132,7 +132,11 @@ pub fn read<'scope>(
                             return;
                         }
                         Err(TryRecvError::Empty) => break,
-                        Err(TryRecvError::Disconnected) => break,
+                        Err(TryRecvError::Disconnected) => {
+                            // A source that can't go on says why first; this one is gone without a word.
+                            shared.fail(Error::new(Kind::Internal, format!("the reader of {name} has ended")));
+                            return;
+                        }
                     }
                 }
                 if let Some(at) = channel.retire

@@ -63,10 +63,10 @@ pub(super) struct View {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CaughtUp {
-    /// The topic has not been looked at.
-    Unknown,
-    /// Due once this message has been handed over, or the end was reached.
-    Goal(Option<Id>),
+    /// Due when the end of the topic is reached, as the first scan sees it …
+    AtEnd,
+    /// … or, if that scan had to be given up, when the message has been handed over that was its last.
+    After(Id),
     Due,
     Sent,
 }
@@ -117,7 +117,7 @@ impl Channel {
             read_errors: 0,
             gap_seen: None,
             sender,
-            caught_up: CaughtUp::Unknown,
+            caught_up: CaughtUp::AtEnd,
             failure,
             over: false,
             skipped: 0,
@@ -157,10 +157,12 @@ impl Channel {
         }
     }
 
-    /// Notes where the topic ends at the time of its opening. The cursor sees everything that is there now.
+    /// Notes where the topic ended when it was opened, before the scan that saw that is given up.
     pub(super) fn note_goal(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
-        if self.caught_up == CaughtUp::Unknown {
-            self.caught_up = CaughtUp::Goal(cursor.last_id(&self.topic)?);
+        if self.caught_up == CaughtUp::AtEnd
+            && let Some(last) = cursor.last_id(&self.topic)?
+        {
+            self.caught_up = CaughtUp::After(last);
         }
         Ok(())
     }
@@ -168,7 +170,7 @@ impl Channel {
     /// Notes that everything that is in the topic in `view` has been handed over.
     pub(super) fn note_end(&mut self, view: View) {
         self.tail = Some(view);
-        if matches!(self.caught_up, CaughtUp::Goal(_)) {
+        if matches!(self.caught_up, CaughtUp::AtEnd | CaughtUp::After(_)) {
             self.caught_up = CaughtUp::Due;
         }
     }
@@ -207,7 +209,7 @@ impl Channel {
                 break Err(error);
             }
         };
-        if let (CaughtUp::Goal(Some(goal)), Next::After(id)) = (self.caught_up, self.next)
+        if let (CaughtUp::After(goal), Next::After(id)) = (self.caught_up, self.next)
             && id >= goal
         {
             self.caught_up = CaughtUp::Due;

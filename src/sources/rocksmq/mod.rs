@@ -40,6 +40,7 @@ mod channel;
 mod cursor;
 mod key;
 mod reader;
+mod scans;
 mod store;
 #[cfg(test)]
 mod tests;

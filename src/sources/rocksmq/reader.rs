@@ -1,14 +1,14 @@
 //! The thread that owns the secondary and serves all channels.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
-use super::channel::{Channel, Read, Stop, View};
-use super::cursor::{Cursor, Next};
+use super::channel::{Channel, Stop, View};
+use super::scans::Scans;
 use super::store::{CaughtUp, Mark, Store};
 use super::watch::Watch;
 use crate::error::{Error, Kind, Result};
@@ -22,8 +22,6 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Within this time messages can't have been written, moved to a table file *and* trimmed: Milvus would have to fill a
 /// page of 64 MiB with them, consume it, and come by with its retention, which it does every 10 minutes.
 const LAPSE: Duration = Duration::from_millis(100);
-/// A long scan keeps deleted files and memory in use; after this long it goes on with a fresh iterator.
-pub(super) const CURSOR_AGE: Duration = Duration::from_secs(5);
 /// Payload bytes that are put into queues before the consumer is woken in the middle of a round.
 const WAKE_BYTES: usize = 512 << 10;
 /// Waiting for room in queues: first and longest.
@@ -177,7 +175,7 @@ impl Reader {
     /// Reads one open store for as long as that goes well.
     fn follow(&mut self, store: &Store) -> Leave {
         let mut watch = Watch::new(&self.path);
-        let mut scans = Scans { store, long: HashMap::new(), memory: None };
+        let mut scans = Scans::new(store);
         let mut files: Option<Files> = None;
         let mut polled: Option<Instant> = None;
         let mut room_wait = ROOM_WAIT.0;
@@ -192,7 +190,11 @@ impl Reader {
             }
             if polled.is_none_or(|polled| polled.elapsed() >= POLL) {
                 match self.look(store, &mut watch, &mut files) {
-                    Ok(Look::NewView) => scans.start_view(),
+                    Ok(Look::NewView) => {
+                        if let Err(error) = scans.start_view(&mut self.channels) {
+                            return Leave::Failed(error);
+                        }
+                    }
                     Ok(Look::Nothing) => {}
                     Ok(Look::Replaced) => return Leave::Replaced,
                     Err(error) => return Leave::Failed(error),
@@ -237,11 +239,6 @@ impl Reader {
         let mark = match store.catch_up()? {
             CaughtUp::Complete(mark) => mark,
             CaughtUp::Replaced => return Ok(Look::Replaced),
-            CaughtUp::Unsettled => {
-                // Begun anew at the next poll; what was visible before still is.
-                *files = None;
-                return Ok(Look::Nothing);
-            }
         };
         let number = self.view.number + 1;
         let memory_from = match files {
@@ -291,7 +288,10 @@ impl Reader {
                     let last_chance = channel.read_errors >= READ_ATTEMPTS;
                     if last_chance || matches!(error.kind(), Kind::Gap | Kind::Version) {
                         let name = channel.name.clone();
-                        channel.fail(if error.kind() == Kind::Gap { error } else { error.context(name) });
+                        channel.fail(match error.kind() {
+                            Kind::Gap => error,
+                            _ => error.context(format!("channel {name}")),
+                        });
                     } else {
                         break Err(error);
                     }
@@ -359,11 +359,6 @@ impl Channel {
     fn can_move(&self, view: View) -> bool {
         self.wants_to_move(view) && self.has_room()
     }
-
-    /// Whether the channel was at its end when the store was looked at last, a moment ago.
-    fn was_at_end(&self, view: View) -> bool {
-        view.watched && self.tail.is_some_and(|tail| tail.number + 1 == view.number)
-    }
 }
 
 /// The files of the store at the latest view.
@@ -376,84 +371,4 @@ struct Files {
     mark: Mark,
     log: Option<u64>,
     log_from: u64,
-}
-
-/// The iterators on one open store.
-struct Scans<'db> {
-    store: &'db Store,
-    /// Channels with a backlog, by serial: an iterator for each, so that none has to find its place again.
-    long: HashMap<u64, Scan<'db>>,
-    /// Channels at their end share one on the latest view, for what is not in table files.
-    memory: Option<Cursor<'db>>,
-}
-
-struct Scan<'db> {
-    cursor: Cursor<'db>,
-    view: View,
-}
-
-impl<'db> Scans<'db> {
-    /// Reads one delivery of a channel, which has room for it.
-    fn read(
-        &mut self,
-        channel: &mut Channel,
-        view: View,
-        context: &Context,
-        unknown_types: &mut HashSet<i32>,
-    ) -> Result<Read> {
-        let store = self.store;
-        if !self.long.contains_key(&channel.serial) {
-            if channel.tail.is_some_and(|tail| tail.number >= view.memory_from) {
-                // All that came since is in memory, and finding it there costs next to nothing.
-                let cursor = self.memory.get_or_insert_with(|| Cursor::new(store.scan_memory()));
-                cursor.seek(&channel.topic, channel.next)?;
-                let read = channel.read(cursor, &context.credits, unknown_types)?;
-                if read.stop == Stop::End {
-                    channel.note_end(view);
-                }
-                return Ok(read);
-            }
-            let scan = store.scan(channel.topic.lower_bound(), channel.topic.upper_bound());
-            let mut cursor = Cursor::new(scan);
-            channel.note_goal(&mut cursor)?;
-            let found = cursor.seek(&channel.topic, channel.next)?;
-            if !found && !channel.was_at_end(view) && !follows_directly(channel, &cursor)? {
-                if channel.gap_seen.replace(view.number).is_none() {
-                    return Ok(Read { stop: Stop::Full, pushed: false, bytes: 0 });
-                }
-                return Err(channel.gap(cursor.current(&channel.topic)?.map(|(id, _)| id)));
-            }
-            channel.gap_seen = None;
-            self.long.insert(channel.serial, Scan { cursor, view });
-        }
-        let Some(scan) = self.long.get_mut(&channel.serial) else {
-            return Err(Error::new(Kind::Internal, "an iterator got lost"));
-        };
-        let read = channel.read(&mut scan.cursor, &context.credits, unknown_types);
-        if read.as_ref().map_or(true, |read| read.stop == Stop::End) {
-            if read.is_ok() {
-                channel.note_end(scan.view);
-            }
-            self.long.remove(&channel.serial);
-        }
-        read
-    }
-
-    /// Ends scans that have kept files in use for long: their channels go on with a fresh one.
-    fn start_view(&mut self) {
-        self.memory = None;
-        self.long.retain(|_, scan| scan.view.taken.elapsed() < CURSOR_AGE);
-    }
-
-    fn forget_closed(&mut self, channels: &[Channel]) {
-        if !self.long.is_empty() {
-            self.long.retain(|serial, _| channels.iter().any(|channel| channel.serial == *serial));
-        }
-    }
-}
-
-/// Whether the next id is the one after the message that was read last: 2.4 and later number each topic by itself.
-fn follows_directly(channel: &Channel, cursor: &Cursor<'_>) -> Result<bool> {
-    let Next::After(last) = channel.next else { return Ok(false) };
-    Ok(cursor.current(&channel.topic)?.is_some_and(|(first, _)| first.checked_sub(1) == Some(last)))
 }

@@ -13,8 +13,9 @@ use super::key::{is_message_key, printable};
 use super::watch;
 use crate::error::{Error, Kind, Result};
 
-/// How often a catch-up that files were changed under is begun anew before it is left for later.
-const CATCH_UP_ATTEMPTS: usize = 10;
+/// How often a catch-up that files were changed under is begun anew. One takes a millisecond, and files change some
+/// times a second at most.
+const CATCH_UP_ATTEMPTS: usize = 100;
 
 /// An open secondary.
 pub(super) struct Store {
@@ -35,8 +36,6 @@ pub(super) struct Mark {
 pub(super) enum CaughtUp {
     /// Everything that was written before the call is visible.
     Complete(Mark),
-    /// Table files kept changing, so something might be missing in what is visible now. Try it again.
-    Unsettled,
     /// Milvus was started anew (or its MANIFEST grew too large and was replaced): open the store again.
     Replaced,
 }
@@ -191,7 +190,7 @@ impl Store {
             }
             before = after;
         }
-        Ok(CaughtUp::Unsettled)
+        Err(failed("its table files keep changing".into()))
     }
 
     /// The number of the log that is being written.
@@ -217,7 +216,10 @@ impl Store {
     ///
     /// It shows also what Milvus has trimmed: a secondary forgets nothing that is in memory before it is in a table
     /// file. So a channel that follows there can't be overtaken by trimming.
-    #[expect(deprecated, reason = "deprecated as a means to go faster; here the trimmed messages are wanted")]
+    #[expect(
+        deprecated,
+        reason = "advised against as a means of speed, which is not what it is for here; a test relies on it"
+    )]
     pub(super) fn scan_memory(&self) -> DBRawIterator<'_> {
         let mut options = scan_options();
         options.set_read_tier(rocksdb::ReadTier::Memtable);

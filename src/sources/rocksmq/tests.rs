@@ -320,6 +320,28 @@ fn a_start_position_is_inclusive_and_must_be_there() {
 }
 
 #[test]
+fn caught_up_is_about_what_was_there_when_the_channel_was_opened() {
+    let lab = Lab::new(1 << 20);
+    let writer = lab.writer();
+    for id in 1000..2000 {
+        writer.insert("t", id, 1000);
+    }
+    let source = lab.connect();
+    let mut consumer = Consumer::open(&source, "t", Start::Earliest);
+    assert!(consumer.take_one(SOON));
+    // While the queue is full, more comes, and the first scan gets too old.
+    std::thread::sleep(super::scans::SCAN_AGE);
+    for id in 2000..3000 {
+        writer.insert("t", id, 1000);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    consumer.take_until(|seen| matches!(seen.last(), Some(Seen::Insert(2999, _))));
+    let place = consumer.seen.iter().position(|seen| *seen == Seen::CaughtUp).unwrap();
+    assert!((1000..1100).contains(&place), "{place}");
+    assert_eq!(consumer.ids(), (1000..3000).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_topic_that_does_not_exist_yet_is_waited_for() {
     let lab = Lab::new(1 << 20);
     let writer = lab.writer();
@@ -565,7 +587,7 @@ fn a_reader_that_is_overtaken_by_trimming_says_so() {
     writer.trim("t", 5000);
     writer.compact();
     // Let the queue stand full until the iterator that still shows the old state is given up.
-    std::thread::sleep(super::reader::CURSOR_AGE + Duration::from_secs(1));
+    std::thread::sleep(super::scans::SCAN_AGE + Duration::from_secs(1));
     writer.tick("t", 6001, 1);
     std::thread::sleep(Duration::from_millis(200));
     let (kind, report) = consumer.take_until_failed();
