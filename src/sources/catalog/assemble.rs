@@ -11,7 +11,8 @@ use super::keys::{DEFAULT_DATABASE, Key, Meta};
 use super::mirror::{Entry, Mirror};
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::{
-    Catalog, Collection, CollectionId, CollectionName, Database, Field, Index, Load, Partition, PartitionId, Schema,
+    Catalog, Collection, CollectionId, CollectionName, Database, Field, Index, Load, Partition, PartitionId,
+    Schema,
 };
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::proto::common::KeyValuePair;
@@ -36,7 +37,8 @@ const FIRST_USER_FIELD: i64 = 100;
 const DEFAULT_DATABASE_NAME: &str = "default";
 /// No collection can have such a name (Milvus allows 255 characters, none of them a control character), so a selection
 /// that takes it takes every collection of its database.
-const NO_NAME: &str = concat!("\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}", "any collection", "\u{1}\u{1}\u{1}\u{1}");
+const NO_NAME: &str =
+    concat!("\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}", "any collection", "\u{1}\u{1}\u{1}\u{1}");
 
 /// What a cluster holds, sorted into what is selected and what is not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,9 +104,12 @@ impl Reader<'_> {
     fn decode<M: Message + Default>(&self, key: Key, entry: &Entry) -> Result<M> {
         M::decode(entry.value.as_slice()).map_err(|error| {
             let path = self.meta.path(key);
-            Error::new(Kind::Corrupt, format!("the value of the key {path} in the source's etcd can't be decoded"))
-                .caused_by(error)
-                .hint("is this the metadata of a Milvus 2.3 to 2.5?")
+            Error::new(
+                Kind::Corrupt,
+                format!("the value of the key {path} in the source's etcd can't be decoded"),
+            )
+            .caused_by(error)
+            .hint("is this the metadata of a Milvus 2.3 to 2.5?")
         })
     }
 
@@ -132,7 +137,12 @@ impl Reader<'_> {
     }
 
     /// `None`: not all of it is there yet.
-    fn collection(&self, id: CollectionId, name: CollectionName, info: CollectionInfo) -> Result<Option<Collection>> {
+    fn collection(
+        &self,
+        id: CollectionId,
+        name: CollectionName,
+        info: CollectionInfo,
+    ) -> Result<Option<Collection>> {
         let partitions = self.partitions(id, &info)?;
         let schema = info.schema.unwrap_or_default();
         let mut fields = if schema.fields.is_empty() { self.fields(id)? } else { schema.fields };
@@ -169,7 +179,11 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn partitions(&self, id: CollectionId, info: &CollectionInfo) -> Result<BTreeMap<PartitionId, Partition>> {
+    fn partitions(
+        &self,
+        id: CollectionId,
+        info: &CollectionInfo,
+    ) -> Result<BTreeMap<PartitionId, Partition>> {
         // Until 2.1 they stood in the collection's own value.
         let mut partitions: BTreeMap<PartitionId, Partition> = info
             .partition_i_ds

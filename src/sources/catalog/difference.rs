@@ -314,7 +314,8 @@ impl<'a> Plan<'a> {
 
         for (at, partition_id, partition) in dropped {
             let newer = created.iter().filter(|(_, other)| other.created < at);
-            let names = present.values().chain(newer.map(|(_, other)| *other)).map(|other| other.name.clone());
+            let names =
+                present.values().chain(newer.map(|(_, other)| *other)).map(|other| other.name.clone());
             if let Some(without) = without(load.as_ref(), &partition.name, names.collect()) {
                 self.set_load(at, Rank::Release, applied, &mut load, without);
             }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, ConnectOptions, EventType, GetOptions, GetResponse, Identity, KeyValue, KvClient, TlsOptions,
-    WatchClient, WatchOptions, WatchStream,
+    Certificate, Client, ConnectOptions, EventType, GetOptions, GetResponse, Identity, KeyValue, KvClient,
+    TlsOptions, WatchClient, WatchOptions, WatchStream,
 };
 use tonic::Code;
 
@@ -129,7 +129,8 @@ impl Servers {
                 None => error.to_string(),
             };
             let reasons: Vec<String> = failures.iter().map(reason).collect();
-            let message = format!("none of the servers of the source's etcd can be used: {}", self.describe());
+            let message =
+                format!("none of the servers of the source's etcd can be used: {}", self.describe());
             return Err(Error::new(Kind::Unavailable, message).caused_by(reasons.join("; ")).hint(REACHABLE));
         }
         Err(failures.pop().unwrap_or_else(|| Error::new(Kind::PipelineFile, "source.etcd names no server")))
@@ -152,8 +153,11 @@ impl Servers {
 fn tls(tls: Option<&Tls>) -> Result<TlsOptions> {
     let read = |key: &str, path: &std::path::Path| {
         std::fs::read(path).map_err(|error| {
-            Error::new(Kind::PipelineFile, format!("{} (source.etcd_tls.{key}) can't be read", path.display()))
-                .caused_by(error)
+            Error::new(
+                Kind::PipelineFile,
+                format!("{} (source.etcd_tls.{key}) can't be read", path.display()),
+            )
+            .caused_by(error)
         })
     };
     let mut options = TlsOptions::new().with_enabled_roots();
@@ -207,7 +211,13 @@ impl Connection {
     }
 
     /// What has been put in `range` since `floor`, exclusive, as the store was at revision `at`, or is now.
-    pub async fn put_in_range_since(&self, meta: &Meta, range: Range, floor: i64, at: Option<i64>) -> Result<Answer> {
+    pub async fn put_in_range_since(
+        &self,
+        meta: &Meta,
+        range: Range,
+        floor: i64,
+        at: Option<i64>,
+    ) -> Result<Answer> {
         let (start, end) = meta.bounds(range);
         let mut options = GetOptions::new().with_range(end).with_min_mod_revision(floor + 1);
         if let Some(at) = at {
@@ -261,10 +271,13 @@ impl Connection {
 
     async fn get(&self, patience: Duration, key: impl Into<Vec<u8>>, options: GetOptions) -> Result<Answer> {
         let mut kv = self.kv.clone();
-        let mut response: GetResponse = answer_within(patience, &self.address, kv.get(key, Some(options))).await?;
+        let mut response: GetResponse =
+            answer_within(patience, &self.address, kv.get(key, Some(options))).await?;
         let Some(header) = response.take_header() else {
             let message = format!("the source's etcd at {} answers without a revision", self.address);
-            return Err(Error::new(Kind::Unavailable, message).hint("is this an etcd of version 3.4 or later?"));
+            return Err(
+                Error::new(Kind::Unavailable, message).hint("is this an etcd of version 3.4 or later?")
+            );
         };
         Ok(Answer {
             cluster: header.cluster_id(),
@@ -285,7 +298,8 @@ impl Watch {
             let response = self.stream.message().await.map_err(|error| explain(&self.address, error))?;
             let lost = |why: &str| {
                 let kind = if why.contains("permission denied") { Kind::Denied } else { Kind::Unavailable };
-                let message = format!("the source's etcd at {} ended the watch of its keys: {why}", self.address);
+                let message =
+                    format!("the source's etcd at {} ended the watch of its keys: {why}", self.address);
                 Error::new(kind, message)
             };
             let Some(response) = response else { return Err(lost("the connection was closed")) };
@@ -393,7 +407,8 @@ fn explain(address: &str, error: etcd_client::Error) -> Error {
         return Error::new(Kind::Unavailable, format!("{at} compacted a revision while it was being read"));
     }
     if status.code() == Code::Unimplemented {
-        let message = format!("what listens at {address} (source.etcd) is not an etcd of version 3.4 or later");
+        let message =
+            format!("what listens at {address} (source.etcd) is not an etcd of version 3.4 or later");
         return Error::new(Kind::NotFound, message).caused_by(text.to_owned());
     }
     unreachable(&at).caused_by(with_root(text.to_owned(), &status))
@@ -459,7 +474,10 @@ mod tests {
         let auth = "etcdserver: authentication failed, invalid user ID or password";
         assert_eq!(kind(Status::invalid_argument(auth)), Kind::Denied);
         assert_eq!(kind(Status::invalid_argument("etcdserver: user name is empty")), Kind::Denied);
-        assert_eq!(kind(Status::failed_precondition("etcdserver: authentication is not enabled")), Kind::Denied);
+        assert_eq!(
+            kind(Status::failed_precondition("etcdserver: authentication is not enabled")),
+            Kind::Denied
+        );
         assert_eq!(kind(Status::permission_denied("etcdserver: permission denied")), Kind::Denied);
         let compacted = "etcdserver: mvcc: required revision has been compacted";
         assert_eq!(kind(Status::out_of_range(compacted)), Kind::Unavailable);

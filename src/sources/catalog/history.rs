@@ -28,7 +28,8 @@ pub fn drop_time(meta: &Meta, key: Key, history: &[(Vec<u8>, Vec<u8>)]) -> Resul
             Error::new(Kind::Corrupt, format!("the key {path} in the source's etcd can't be understood"))
                 .hint("is this the metadata of a Milvus 2.3 to 2.5?")
         };
-        let ts = path.strip_prefix(prefix.as_bytes()).and_then(|ts| std::str::from_utf8(ts).ok()?.parse().ok());
+        let ts =
+            path.strip_prefix(prefix.as_bytes()).and_then(|ts| std::str::from_utf8(ts).ok()?.parse().ok());
         let ts = Tso(ts.ok_or_else(corrupt)?);
         moments.push((ts, alive(key, value).map_err(|error| corrupt().caused_by(error))?));
     }

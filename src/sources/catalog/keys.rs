@@ -235,11 +235,7 @@ mod tests {
         ),
         (Key::Field(CollectionId(7), 100), Range::Collections, "by-dev/meta/root-coord/fields/7/100"),
         (Key::Index(CollectionId(7), 9), Range::Indexes, "by-dev/meta/field-index/7/9"),
-        (
-            Key::CollectionLoad(CollectionId(7)),
-            Range::Loads,
-            "by-dev/meta/querycoord-collection-loadinfo/7",
-        ),
+        (Key::CollectionLoad(CollectionId(7)), Range::Loads, "by-dev/meta/querycoord-collection-loadinfo/7"),
         (
             Key::PartitionLoad(CollectionId(7), PartitionId(8)),
             Range::Loads,
@@ -281,7 +277,9 @@ mod tests {
     #[test]
     fn a_key_without_ids_where_ids_belong_is_corrupt() {
         let meta = Meta::new("by-dev", "meta");
-        for bad in ["root-coord/fields/7", "root-coord/fields/7/x", "root-coord/partitions/7/8/9", "field-index/"] {
+        for bad in
+            ["root-coord/fields/7", "root-coord/fields/7/x", "root-coord/partitions/7/8/9", "field-index/"]
+        {
             let error = meta.parse(format!("by-dev/meta/{bad}").as_bytes()).unwrap_err();
             assert_eq!(error.kind(), Kind::Corrupt);
             assert!(error.message().contains(bad), "{error}");

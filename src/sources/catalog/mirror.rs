@@ -61,7 +61,12 @@ impl Mirror {
 
     /// Takes in `changes` of `range`, in the order of their revisions, which are all there are between
     /// [`Mirror::complete`] and `revision`. Says whether the copy is another one now.
-    pub fn absorb(&mut self, range: Range, revision: i64, changes: impl IntoIterator<Item = KeyChange>) -> bool {
+    pub fn absorb(
+        &mut self,
+        range: Range,
+        revision: i64,
+        changes: impl IntoIterator<Item = KeyChange>,
+    ) -> bool {
         let floor = self.complete(range);
         let mut changed = false;
         for change in changes {
@@ -226,7 +231,7 @@ mod tests {
                             mirror.absorb(RANGE, revision_number, answer.clone());
                             for put in answer {
                                 let known = mirror.get(put.key);
-                                let deleted_since = at(watched).get(&put.key).is_none() && watched > revision;
+                                let deleted_since = !at(watched).contains_key(&put.key) && watched > revision;
                                 prop_assert!(deleted_since || known.is_some_and(|known| known.revision >= put.revision));
                             }
                         }

@@ -18,10 +18,10 @@ use tokio::sync::watch::Receiver;
 
 pub use self::assemble::Assembled;
 pub use self::difference::{Observed, applied_after, difference};
-pub use self::version::Version;
 use self::etcd::{Connection, Servers, key_changes};
 use self::keys::Meta;
 use self::mirror::Mirror;
+pub use self::version::Version;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::{Catalog, CollectionId, CollectionName, PartitionId};
 use crate::milvus::tso::Tso;

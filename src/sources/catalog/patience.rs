@@ -29,7 +29,11 @@ impl Patience {
         if self.said.is_none_or(|said| now - said >= REMINDER) {
             self.said = Some(now);
             let waited = (now - since).as_secs();
-            tracing::warn!(waited_s = waited, "waiting for the catalog: {}", error.report().replace("\n  ", "; "));
+            tracing::warn!(
+                waited_s = waited,
+                "waiting for the catalog: {}",
+                error.report().replace("\n  ", "; ")
+            );
         }
         tokio::time::sleep(self.next_pause()).await;
     }
@@ -44,7 +48,10 @@ impl Patience {
     pub fn reached(&mut self, address: &str) {
         if let Some(since) = self.since.take() {
             let waited = since.elapsed().as_millis();
-            tracing::info!(waited_ms = waited, "the catalog is there again, from the source's etcd at {address}");
+            tracing::info!(
+                waited_ms = waited,
+                "the catalog is there again, from the source's etcd at {address}"
+            );
         }
     }
 

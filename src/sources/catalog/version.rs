@@ -58,8 +58,10 @@ pub fn running(sessions: &[(String, Vec<u8>)], cluster: &str) -> Result<Option<V
         let Ok(session) = serde_json::from_slice::<Session>(value) else { continue };
         let Some(version) = Version::parse(&session.version) else { continue };
         if version < FIRST || version >= END {
-            let message =
-                format!("the source {cluster} is Milvus {} (says its {role}), which is not supported", session.version);
+            let message = format!(
+                "the source {cluster} is Milvus {} (says its {role}), which is not supported",
+                session.version
+            );
             return Err(Error::new(Kind::Version, message).hint(format!(
                 "migrans reads from Milvus {FIRST} up to, not including, {END}; update {}",
                 if version < FIRST { "the source" } else { "migrans" }
@@ -94,20 +96,26 @@ mod tests {
 
     #[test]
     fn the_lowest_of_the_running_versions_counts() {
-        let sessions = [session("rootcoord", "2.4.1"), session("datanode-3", "2.3.5"), ("id".into(), b"17".to_vec())];
+        let sessions =
+            [session("rootcoord", "2.4.1"), session("datanode-3", "2.3.5"), ("id".into(), b"17".to_vec())];
         assert_eq!(running(&sessions, "x").unwrap(), Version::parse("2.3.5"));
     }
 
     #[test]
     fn nobody_there_or_an_unknown_version_is_no_error() {
         assert_eq!(running(&[], "x").unwrap(), None);
-        assert_eq!(running(&[session("rootcoord", "master"), ("id".into(), b"2".to_vec())], "x").unwrap(), None);
+        assert_eq!(
+            running(&[session("rootcoord", "master"), ("id".into(), b"2".to_vec())], "x").unwrap(),
+            None
+        );
         assert_eq!(running(&[("rootcoord".into(), b"{}".to_vec())], "x").unwrap(), None);
     }
 
     #[test]
     fn a_version_out_of_range_is_refused_with_the_way_out() {
-        for (version, way_out) in [("2.2.9", "update the source"), ("2.6.0", "update migrans"), ("4.0.0", "migrans")] {
+        for (version, way_out) in
+            [("2.2.9", "update the source"), ("2.6.0", "update migrans"), ("4.0.0", "migrans")]
+        {
             let sessions = [session("rootcoord", "2.3.5"), session("querynode-2", version)];
             let error = running(&sessions, "http://e:2379, by-dev/meta/").unwrap_err();
             assert_eq!(error.kind(), Kind::Version);

@@ -36,7 +36,9 @@ fn mirror_of(values: impl IntoIterator<Item = (Key, Vec<u8>)>) -> Mirror {
 }
 
 fn mirror() -> Mirror {
-    let keys = recorded().into_iter().filter_map(|(key, value)| Some((meta().parse(key.as_bytes()).unwrap()?, value)));
+    let keys = recorded()
+        .into_iter()
+        .filter_map(|(key, value)| Some((meta().parse(key.as_bytes()).unwrap()?, value)));
     mirror_of(keys)
 }
 
@@ -45,8 +47,12 @@ fn all(_: &CollectionName) -> bool {
 }
 
 fn named<'a>(assembled: &'a Assembled, name: &str) -> &'a Collection {
-    let found: Vec<_> =
-        assembled.catalog.collections.values().filter(|collection| collection.name.to_string() == name).collect();
+    let found: Vec<_> = assembled
+        .catalog
+        .collections
+        .values()
+        .filter(|collection| collection.name.to_string() == name)
+        .collect();
     assert_eq!(found.len(), 1, "{name}");
     found[0]
 }
@@ -67,7 +73,9 @@ fn every_attribute_of_a_collection_is_found() {
         .schema
         .fields
         .iter()
-        .map(|field| (field.id, field.name.as_str(), field.data_type().unwrap(), field.primary_key, field.dynamic))
+        .map(|field| {
+            (field.id, field.name.as_str(), field.data_type().unwrap(), field.primary_key, field.dynamic)
+        })
         .collect();
     assert_eq!(
         fields,
@@ -84,7 +92,9 @@ fn every_attribute_of_a_collection_is_found() {
     assert_eq!(list.element_type, DataType::Int32 as i32);
     assert_eq!(list.type_params, map([("max_capacity", "9")]));
     assert_eq!(vector.type_params, map([("dim", "8")]));
-    assert!(every.schema.fields.iter().all(|field| !field.auto_id && !field.nullable && !field.partition_key));
+    assert!(
+        every.schema.fields.iter().all(|field| !field.auto_id && !field.nullable && !field.partition_key)
+    );
 
     assert_eq!(every.vchannels.len(), 2);
     assert!(every.vchannels[1].0.ends_with(&format!("_{}v1", every.id)));
@@ -236,7 +246,8 @@ fn small(id: i64, state: i32) -> Vec<(Key, Vec<u8>)> {
         ..Default::default()
     };
     let field = FieldSchema { field_id: 100, name: "id".into(), is_primary_key: true, ..Default::default() };
-    let partition = PartitionInfo { partition_id: 7, partition_name: "_default".into(), ..Default::default() };
+    let partition =
+        PartitionInfo { partition_id: 7, partition_name: "_default".into(), ..Default::default() };
     vec![
         (Key::Collection(id, Some(1)), info.encode_to_vec()),
         (Key::Field(id, 100), field.encode_to_vec()),
@@ -254,7 +265,10 @@ fn what_is_not_complete_yet_is_not_there_yet() {
     for state in [1, 2, 3] {
         assert_eq!(collections(small(5, state)), (0, 0), "{state}");
     }
-    assert_eq!(collections(small(5, 0).into_iter().filter(|(key, _)| !matches!(key, Key::Field(..))).collect()), (0, 0));
+    assert_eq!(
+        collections(small(5, 0).into_iter().filter(|(key, _)| !matches!(key, Key::Field(..))).collect()),
+        (0, 0)
+    );
     let creating = PartitionInfo { partition_id: 7, state: CREATING, ..Default::default() }.encode_to_vec();
     let mut values = small(5, 0);
     values[2].1 = creating;
@@ -299,8 +313,11 @@ fn the_layouts_of_old_versions_are_understood() {
         assert_eq!(collection.consistency_level, level);
         let names: Vec<_> = collection.schema.fields.iter().map(|field| field.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
-        let partitions: Vec<_> =
-            collection.partitions.iter().map(|(id, partition)| (id.0, partition.name.as_str(), partition.created.0)).collect();
+        let partitions: Vec<_> = collection
+            .partitions
+            .iter()
+            .map(|(id, partition)| (id.0, partition.name.as_str(), partition.created.0))
+            .collect();
         assert_eq!(partitions, [(6, "_default", 10), (7, "p", 12)]);
     }
 }
@@ -322,7 +339,8 @@ fn loads_in_motion_and_of_old_versions_are_understood() {
         };
         values.push((Key::CollectionLoad(id), info.encode_to_vec()));
         for (partition_id, status) in partitions {
-            let info = PartitionLoadInfo { partition_id: *partition_id, status: *status, ..Default::default() };
+            let info =
+                PartitionLoadInfo { partition_id: *partition_id, status: *status, ..Default::default() };
             values.push((Key::PartitionLoad(id, PartitionId(*partition_id)), info.encode_to_vec()));
         }
         let assembled = assemble(&mirror_of(values), &meta(), &all).unwrap();

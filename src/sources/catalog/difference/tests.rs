@@ -131,10 +131,12 @@ fn partitions_of_a_partition_key_come_with_their_collection() {
 
 #[test]
 fn a_name_is_given_up_before_it_is_taken() {
-    let (old, new) = (collection(5, name(DEFAULT, "x"), 100, false), collection(6, name(DEFAULT, "x"), 150, false));
+    let (old, new) =
+        (collection(5, name(DEFAULT, "x"), 100, false), collection(6, name(DEFAULT, "x"), 150, false));
     assert_eq!(short(&catalog([old.clone()]), &catalog([new.clone()]), 200), ["149 drop 5", "150 create 6"]);
     // Known, but too late to be true: a name can't be taken twice.
-    let drop_times = |ts| DropTimes { collections: BTreeMap::from([(old.id, Tso(ts))]), ..DropTimes::default() };
+    let drop_times =
+        |ts| DropTimes { collections: BTreeMap::from([(old.id, Tso(ts))]), ..DropTimes::default() };
     let at = |ts, upto| {
         let steps = steps(&catalog([old.clone()]), &catalog([new.clone()]), upto, &drop_times(ts)).unwrap();
         steps.into_iter().map(|(ts, _)| ts.0).collect::<Vec<_>>()
@@ -192,12 +194,17 @@ fn a_loaded_partition_is_released_before_it_is_dropped() {
     new.partitions.remove(&PartitionId(51));
     assert_eq!(
         short(&catalog([old.clone()]), &catalog([new.clone()]), 200),
-        ["200 load _default x1 instead of all x1", "200 drop partition 51", "200 load all x1 instead of _default x1"]
+        [
+            "200 load _default x1 instead of all x1",
+            "200 drop partition 51",
+            "200 load all x1 instead of _default x1"
+        ]
     );
     // The source has released it, its drop is not confirmed yet: it is not loaded again in between.
     let mut released = old.clone();
     released.load = part(&["_default"]);
-    let drop_times = DropTimes { partitions: BTreeMap::from([(PartitionId(51), Tso(250))]), ..DropTimes::default() };
+    let drop_times =
+        DropTimes { partitions: BTreeMap::from([(PartitionId(51), Tso(250))]), ..DropTimes::default() };
     assert_eq!(steps(&catalog([released]), &catalog([new.clone()]), 200, &drop_times).unwrap(), []);
     // It was the only one that was loaded.
     old.load = part(&["p"]);
@@ -281,7 +288,10 @@ fn index(variant: u8) -> Index {
 /// several ids, at most one of them at a time.
 fn any_catalog() -> impl Strategy<Value = Catalog> {
     // Several ids compete for one name: 10, 11, 12 for default.x, 13, 14 for a.x, in databases that compete too.
-    let x = prop_oneof![Just(None), select(vec![(10, DEFAULT, 100), (11, DEFAULT, 200), (12, DEFAULT, 300)]).prop_map(Some)];
+    let x = prop_oneof![
+        Just(None),
+        select(vec![(10, DEFAULT, 100), (11, DEFAULT, 200), (12, DEFAULT, 300)]).prop_map(Some)
+    ];
     let z = prop_oneof![Just(None), Just(Some((15, DEFAULT, 150)))];
     let in_a = prop_oneof![
         Just((None, None)),
@@ -309,7 +319,8 @@ fn any_collection((id, database, created): (i64, &'static str, u64)) -> impl Str
     let indexes = subsequence(vec![(1, 1), (2, 2), (2, 3)], 0..=3);
     let load = prop_oneof![
         Just(None),
-        (1..3, prop_oneof![Just(None), subsequence(vec!["_default", "p", "q"], 1..3).prop_map(Some)]).prop_map(Some),
+        (1..3, prop_oneof![Just(None), subsequence(vec!["_default", "p", "q"], 1..3).prop_map(Some)])
+            .prop_map(Some),
     ];
     let property = select(vec!["", "ttl", "mmap.enabled"]);
     (p, q, indexes, load, property).prop_map(move |(p, q, indexes, load, property)| {
@@ -344,7 +355,8 @@ fn any_drop_times() -> impl Strategy<Value = DropTimes> {
 
 /// Applies `step` as a target of 2.3.5 would, or says why it refuses.
 fn apply(target: &mut Catalog, step: &Ddl) -> Result<(), String> {
-    let of = |target: &Catalog, id: &CollectionId| target.collections.get(id).cloned().ok_or("no such collection");
+    let of =
+        |target: &Catalog, id: &CollectionId| target.collections.get(id).cloned().ok_or("no such collection");
     let refuse = |refused: bool, why: &str| if refused { Err(why.to_owned()) } else { Ok(()) };
     match step {
         Ddl::CreateDatabase(new) => {
@@ -368,7 +380,9 @@ fn apply(target: &mut Catalog, step: &Ddl) -> Result<(), String> {
         Ddl::DropPartition { id, partition_id, partition, .. } => {
             let collection = of(target, id)?;
             refuse(!collection.partitions.contains_key(partition_id), "no such partition")?;
-            let loaded = collection.load.is_some_and(|load| load.partitions.is_none_or(|names| names.contains(partition)));
+            let loaded = collection
+                .load
+                .is_some_and(|load| load.partitions.is_none_or(|names| names.contains(partition)));
             refuse(loaded, "partition is loaded")?;
         }
         Ddl::CreateIndex { id, index_id, .. } => {
