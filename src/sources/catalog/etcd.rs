@@ -411,7 +411,13 @@ fn explain(address: &str, error: etcd_client::Error) -> Error {
             format!("what listens at {address} (source.etcd) is not an etcd of version 3.4 or later");
         return Error::new(Kind::NotFound, message).caused_by(text.to_owned());
     }
-    unreachable(&at).caused_by(with_root(text.to_owned(), &status))
+    let cause = with_root(text.to_owned(), &status);
+    if cause.contains("certificate") {
+        let message = format!("{at} and migrans do not accept each other's certificates");
+        let hint = "check source.etcd_tls: ca, cert, key and server_name";
+        return Error::new(Kind::Unavailable, message).caused_by(cause).hint(hint);
+    }
+    unreachable(&at).caused_by(cause)
 }
 
 fn unreachable(at: &str) -> Error {
