@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.btree_map(["."]);
     tonic_prost_build::configure()
         .build_server(true)
+        .generate_default_stubs(true) // for the servers that tests fake
         .build_transport(false) // a constructor named as the call `Connect` would clash with it
         .compile_fds_with_config(descriptors, config)?;
     Ok(())

@@ -3,11 +3,15 @@
 //! Read top down: [`pipeline`] (what to do), [`dataflow`] (the graph, time, checkpoints), [`ops`] (one operator a
 //! file), [`sources`] and [`sinks`] (the outside world), [`milvus`] (facts of Milvus).
 
+pub mod check;
+pub mod cli;
 pub mod dataflow;
 pub mod error;
+pub mod logging;
 pub mod milvus;
 pub mod ops;
 pub mod pipeline;
+pub mod progress;
 pub mod sinks;
 pub mod sources;
 

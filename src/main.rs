@@ -1,2 +1,7 @@
 //! The command line, thin.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    migrans::cli::main()
+}

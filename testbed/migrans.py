@@ -121,9 +121,10 @@ class Migrans:
 
     def fail(self, code: int = 1, timeout: float = 60, args: Sequence[str] = ("--until", "caught-up")) -> str:
         """Runs, expects it to end with this code, and returns what it printed."""
-        before = len(self.said())
+        self.process.log.write_bytes(b"")
+        self.out.write_bytes(b"")
         self.run(*args).expect(code, timeout)
-        return self.said()[before:]
+        return self.said()
 
     def sigterm(self) -> None:
         self.process.signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ import json
 import random
 import threading
 import time
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 import grpc
 import numpy as np
@@ -70,11 +70,20 @@ class Values:
         return s if len(s.encode("utf-8", "surrogatepass")) <= limit else s[:limit // 4]
 
     def json(self, dynamic: bool = False) -> bytes:
+        def text(limit: int) -> str:
+            return self.text(limit).replace("\x00", "0")
+
         def value(depth: int):
-            kind = self.py.randrange(9 if depth < 3 else 7)
-            return [None, True, self.py.randrange(-2**53, 2**53), self.py.uniform(-1e9, 1e9), self.text(60).replace("\x00", "0"), 2**62, 1e-7,
-                    *([] if depth >= 3 else [[value(depth + 1) for _ in range(self.py.randrange(4))],
-                                             {self.text(20).replace("\x00", "0"): value(depth + 1) for _ in range(self.py.randrange(4))}])][kind]
+            match self.py.randrange(9 if depth < 3 else 7):
+                case 0: return None
+                case 1: return True
+                case 2: return self.py.randrange(-2**53, 2**53)
+                case 3: return self.py.uniform(-1e9, 1e9)
+                case 4: return text(60)
+                case 5: return 2**62
+                case 6: return 1e-7
+                case 7: return [value(depth + 1) for _ in range(self.py.randrange(4))]
+                case 8: return {text(20): value(depth + 1) for _ in range(self.py.randrange(4))}
         keys = ["colour", "size", "note", "Größe", "k e y", "x.y"]
         doc = {k: value(0) for k in self.py.sample(keys, self.py.randrange(len(keys)))}
         if not dynamic and self.py.random() < 0.2:
@@ -190,7 +199,7 @@ class Table:
         keys = []
         for i in range(first, first + n):
             nasty = NASTY[i % len(NASTY)]
-            keys.append(nasty if i <= len(NASTY) else f"{nasty}{i:x}{self.rng.choice(NASTY)}"[:250])
+            keys.append(nasty if i <= len(NASTY) else f"{nasty}#{i:x}#{self.rng.choice(NASTY)}")
         return list(dict.fromkeys(keys))
 
     def columns(self, keys: Sequence, n: int = 0) -> list[tuple[Field, Any]]:
@@ -268,14 +277,10 @@ class Table:
         return rows * dim * 4
 
 
-Step = Callable[[Table], None]
-
-
 class Workload:
     """Random steps on several tables; the same seed plays the same steps."""
 
-    def __init__(self, milvus, tables: Sequence[Table], seed: int = 0, batch: int = 200, ddl: bool = True):
-        self.milvus = milvus
+    def __init__(self, tables: Sequence[Table], seed: int = 0, batch: int = 200, ddl: bool = True):
         self.tables = list(tables)
         self.rng = random.Random(seed)
         self.batch = batch

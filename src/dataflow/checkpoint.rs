@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -31,6 +31,7 @@ use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::{Catalog, Collection, CollectionId, Database, Ddl};
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::tso::Tso;
+use crate::pipeline::Pipeline;
 
 /// The layout that this program reads and writes.
 const FORMAT: u32 = 1;
@@ -88,10 +89,27 @@ pub enum Update {
     Clean,
 }
 
-/// The writing half: hands updates to a thread of its own, so that no operator waits for the disk.
+/// The writing half: hands updates to a thread of its own, so that no operator waits for the disk. With the last clone
+/// the folder is let go.
 #[derive(Clone, Debug)]
-pub struct Writer {
-    queue: Sender<Request>,
+pub struct Writer(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    /// `None` once the thread is to end.
+    queue: Option<Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take().filter(|other| other.thread().id() != thread::current().id())
+        {
+            // It ends once everything submitted is written; a panic in it has been reported by then.
+            drop(thread.join());
+        }
+    }
 }
 
 struct Request {
@@ -104,9 +122,12 @@ impl Writer {
     /// Requests become durable in the order in which they are submitted.
     pub fn submit(&self, updates: Vec<Update>, done: impl FnOnce(Result<()>) + Send + 'static) {
         let request = Request { updates, done: Box::new(done) };
-        if let Err(unsent) = self.queue.send(request) {
-            let error = Error::new(Kind::Internal, "the checkpoint's writer has ended");
-            (unsent.into_inner().done)(Err(error));
+        let unsent = match &self.0.queue {
+            Some(queue) => queue.send(request).err().map(|error| error.into_inner()),
+            None => Some(request),
+        };
+        if let Some(request) = unsent {
+            (request.done)(Err(Error::new(Kind::Internal, "the checkpoint's writer has ended")));
         }
     }
 
@@ -123,9 +144,9 @@ impl Writer {
 
 /// Opens the state folder of `pipeline`, creating it if it is new, and reads what it says.
 ///
-/// `identity` is what may not change between runs on one folder. The folder stays locked until the returned
-/// [`Writer`] and its clones are gone.
-pub fn open(folder: &Path, pipeline: &str, identity: &str) -> Result<(Writer, Checkpoint)> {
+/// What [`Pipeline::fingerprint`] covers may not change between runs on one folder. The folder stays locked until the
+/// returned [`Writer`] and its clones are gone.
+pub fn open(folder: &Path, pipeline: &Pipeline) -> Result<(Writer, Checkpoint)> {
     std::fs::create_dir_all(folder).map_err(|cause| {
         Error::new(Kind::Checkpoint, format!("can't create the state folder {}", folder.display()))
             .hint("set state_dir in the pipeline file to a folder that can be written to")
@@ -138,21 +159,22 @@ pub fn open(folder: &Path, pipeline: &str, identity: &str) -> Result<(Writer, Ch
     options.set_write_buffer_size(4 << 20);
     let db = DB::open(&options, folder).map_err(|cause| open_error(folder, cause))?;
     let store = Store { db, folder: folder.to_owned() };
-    let checkpoint = store.load(pipeline, identity)?;
+    let checkpoint = store.load(pipeline)?;
     let (queue, requests) = crossbeam_channel::unbounded();
-    thread::Builder::new()
-        .name("checkpoint".into())
-        .spawn(move || store.serve(&requests))
-        .map_err(|cause| Error::new(Kind::Internal, "can't start the checkpoint's writer").caused_by(cause))?;
-    Ok((Writer { queue }, checkpoint))
+    let thread =
+        thread::Builder::new().name("checkpoint".into()).spawn(move || store.serve(&requests)).map_err(
+            |cause| Error::new(Kind::Internal, "can't start the checkpoint's writer").caused_by(cause),
+        )?;
+    Ok((Writer(Arc::new(Handle { queue: Some(queue), thread: Some(thread) })), checkpoint))
 }
 
 fn open_error(folder: &Path, cause: rocksdb::Error) -> Error {
     let text = cause.to_string();
     let place = folder.display();
     let error = if text.contains("lock") {
-        Error::new(Kind::Checkpoint, format!("the state folder {place} is in use by another process"))
-            .hint("one pipeline runs once: stop the other migrans, or give this pipeline a state_dir of its own")
+        Error::new(Kind::Checkpoint, format!("the state folder {place} is in use by another process")).hint(
+            "one pipeline runs once: stop the other migrans, or give this pipeline a state_dir of its own",
+        )
     } else if text.contains("No space left") {
         Error::new(Kind::Checkpoint, format!("no space left on the disk of the state folder {place}"))
             .hint("make room, then start again: nothing is lost")
@@ -182,7 +204,7 @@ impl Store {
             };
             failed |= result.is_err();
             for request in group {
-                let result = result.as_ref().map(|()| ()).map_err(|error| {
+                let result = result.as_ref().copied().map_err(|error| {
                     let copy = Error::new(error.kind(), error.message());
                     match error.hint_text() {
                         Some(hint) => copy.hint(hint),
@@ -240,10 +262,10 @@ impl Store {
         Ok(())
     }
 
-    fn load(&self, pipeline: &str, identity: &str) -> Result<Checkpoint> {
+    fn load(&self, pipeline: &Pipeline) -> Result<Checkpoint> {
         let place = self.folder.display();
         match self.get::<u32>("format")? {
-            None => self.initialise(pipeline, identity)?,
+            None => self.initialise(pipeline)?,
             Some(FORMAT) => {}
             Some(other) => {
                 return Err(Error::new(
@@ -254,20 +276,22 @@ impl Store {
             }
         }
         let owner = self.get::<Owner>("pipeline")?.unwrap_or_default();
-        if owner.name != pipeline {
-            return Err(Error::new(
-                Kind::Checkpoint,
-                format!("the state folder {place} belongs to the pipeline {:?}, not to {pipeline:?}", owner.name),
-            )
-            .hint("set state_dir in the pipeline file to a folder of its own"));
-        }
-        if owner.identity != identity {
+        if owner.name != pipeline.name {
             return Err(Error::new(
                 Kind::Checkpoint,
                 format!(
-                    "the state folder {place} was made for another source, selection or target \
-                     (then: {}; now: {identity})",
-                    owner.identity
+                    "the state folder {place} belongs to the pipeline {:?}, not to {:?}",
+                    owner.name, pipeline.name
+                ),
+            )
+            .hint("set state_dir in the pipeline file to a folder of its own"));
+        }
+        if owner.identity != pipeline.fingerprint() {
+            let differences = pipeline.differences_from(&owner.identity).join("; ");
+            return Err(Error::new(
+                Kind::Checkpoint,
+                format!(
+                    "the state folder {place} was made for another source, selection or target: {differences}"
                 ),
             )
             .hint("undo that change in the pipeline file, or start afresh with another name and state_dir"));
@@ -309,17 +333,23 @@ impl Store {
         Ok(checkpoint)
     }
 
-    fn initialise(&self, pipeline: &str, identity: &str) -> Result<()> {
+    fn initialise(&self, pipeline: &Pipeline) -> Result<()> {
         if self.db.iterator(IteratorMode::Start).next().is_some() {
             return Err(Error::new(
                 Kind::Checkpoint,
-                format!("the folder {} holds a RocksDB that is not a state folder of migrans", self.folder.display()),
+                format!(
+                    "the folder {} holds a RocksDB that is not a state folder of migrans",
+                    self.folder.display()
+                ),
             )
             .hint("set state_dir in the pipeline file to an empty or new folder"));
         }
         let mut batch = WriteBatch::default();
         batch.put("format", encode(&FORMAT)?);
-        batch.put("pipeline", encode(&Owner { name: pipeline.into(), identity: identity.into() })?);
+        batch.put(
+            "pipeline",
+            encode(&Owner { name: pipeline.name.clone(), identity: pipeline.fingerprint() })?,
+        );
         batch.put("clean", encode(&true)?);
         let mut options = WriteOptions::default();
         options.set_sync(true);
@@ -381,4 +411,139 @@ fn stage_applied(batch: &mut WriteBatch, ddl: &Ddl, catalog: &Catalog) -> Result
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(value)
         .map_err(|cause| Error::new(Kind::Internal, "can't encode a checkpoint record").caused_by(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::milvus::catalog::CollectionName;
+
+    fn pipeline(name: &str, root: &str) -> Pipeline {
+        let text = format!(
+            "name = \"{name}\"\n[source]\netcd = [\"http://127.0.0.1:2379\"]\nroot_path = \"{root}\"\n\
+             [source.mq]\ntype = \"rocksmq\"\npath = \"/rdb\"\n[select]\ncollections = [\"default.*\"]\n\
+             [target]\ntype = \"milvus\"\nuri = \"http://127.0.0.1:19530\"\n"
+        );
+        Pipeline::parse(&text, Path::new("p.toml"), &|_| None).unwrap()
+    }
+
+    fn open(folder: &Path, name: &str, root: &str) -> Result<(Writer, Checkpoint)> {
+        super::open(folder, &pipeline(name, root))
+    }
+
+    fn channel(name: &str) -> PChannel {
+        PChannel(name.into())
+    }
+
+    fn reopen(folder: &Path) -> Checkpoint {
+        open(folder, "orders", "here").unwrap().1
+    }
+
+    fn collection(id: i64) -> Collection {
+        let json = serde_json::json!({
+            "id": id, "name": {"database": "default", "collection": "c"}, "created": 5,
+            "schema": {"description": "", "dynamic": false, "fields": []}, "shards": 1, "consistency_level": 2,
+            "properties": {}, "vchannels": ["a_1_7v0"], "start_positions": {"a_1": [1, 2]},
+            "partitions": {"3": {"name": "_default", "created": 5}}, "indexes": {}, "load": null
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, first) = open(folder.path(), "orders", "here").unwrap();
+        assert_eq!(first, Checkpoint { clean: true, ..Checkpoint::default() });
+        let mut applied = Catalog::default();
+        applied.collections.insert(CollectionId(7), collection(7));
+        let positions =
+            BTreeMap::from([(channel("a_1"), Position(vec![1])), (channel("a_2"), Position(vec![2]))]);
+        let vchannel = VChannel("a_1_7v0".into());
+        writer
+            .write(vec![
+                Update::Intent(CollectionId(7)),
+                Update::SentHigh(vec![(vchannel.clone(), Tso(50))], 1234),
+                Update::Frontier(Tso(40), positions),
+            ])
+            .unwrap();
+        drop(writer);
+        let read = reopen(folder.path());
+        assert_eq!(read.frontier, Some(Tso(40)));
+        assert_eq!(read.positions.len(), 2);
+        assert_eq!(read.intents, BTreeSet::from([CollectionId(7)]));
+        assert_eq!((read.calls_until, read.clean), (1234, false));
+        assert_eq!(read.in_doubt_up_to(&vchannel), Tso(50));
+
+        let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+        let create = Ddl::CreateCollection(Arc::new(collection(7)));
+        let left = BTreeMap::from([(channel("a_2"), Position(vec![9]))]);
+        writer
+            .write(vec![
+                Update::Applied(create, Arc::new(applied.clone())),
+                Update::Frontier(Tso(60), left.clone()),
+                Update::Clean,
+            ])
+            .unwrap();
+        drop(writer);
+        let read = reopen(folder.path());
+        assert_eq!((&read.applied, &read.positions), (&applied, &left), "retired channels are forgotten");
+        assert!(read.intents.is_empty(), "an applied creation is no longer an intent");
+        assert_eq!(read.in_doubt_up_to(&vchannel), Tso::ZERO, "nothing is in doubt after a clean stop");
+
+        let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+        let name = CollectionName { database: "default".into(), collection: "c".into() };
+        let drop_it = Ddl::DropCollection { id: CollectionId(7), name };
+        writer.write(vec![Update::Applied(drop_it, Arc::default())]).unwrap();
+        drop(writer);
+        assert!(reopen(folder.path()).applied.collections.is_empty());
+    }
+
+    #[test]
+    fn sending_again_undoes_a_clean_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+        writer.write(vec![Update::Clean]).unwrap();
+        writer.write(vec![Update::SentHigh(vec![(VChannel("v".into()), Tso(9))], 77)]).unwrap();
+        drop(writer);
+        let read = reopen(folder.path());
+        assert!(!read.clean);
+        assert_eq!(read.in_doubt_up_to(&VChannel("v".into())), Tso(9));
+        assert_eq!(read.in_doubt_up_to(&VChannel("w".into())), Tso::ZERO);
+    }
+
+    #[test]
+    fn a_folder_of_another_pipeline_or_purpose_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+        let busy = open(folder.path(), "orders", "here").unwrap_err();
+        assert!(busy.message().contains("in use by another process"), "{busy}");
+        drop(writer);
+        reopen(folder.path());
+        let other = open(folder.path(), "invoices", "here").unwrap_err();
+        assert_eq!(other.kind(), Kind::Checkpoint);
+        assert!(other.message().contains("belongs to the pipeline \"orders\""), "{other}");
+        let moved = open(folder.path(), "orders", "there").unwrap_err();
+        assert!(moved.message().contains("made for another") && moved.message().contains("there"), "{moved}");
+        let foreign = tempfile::tempdir().unwrap();
+        let db = DB::open_default(foreign.path()).unwrap();
+        db.put("by-dev/1", "x").unwrap();
+        drop(db);
+        let foreign = open(foreign.path(), "orders", "here").unwrap_err();
+        assert!(foreign.message().contains("not a state folder"), "{foreign}");
+    }
+
+    #[test]
+    fn a_newer_format_and_a_damaged_record_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        reopen(folder.path());
+        let put = |key: &str, value: &str| {
+            DB::open_default(folder.path()).unwrap().put(key, value).unwrap();
+        };
+        put("position/a_1", "[1,");
+        let damaged = open(folder.path(), "orders", "here").unwrap_err();
+        assert!(damaged.message().contains("damaged at record \"position/a_1\""), "{damaged}");
+        put("format", "9");
+        let newer = open(folder.path(), "orders", "here").unwrap_err();
+        assert!(newer.message().contains("has format 9, this migrans knows 1"), "{newer}");
+    }
 }

@@ -49,7 +49,8 @@ impl Credits {
         // Half of the budget is shared out evenly; the other half is the pool.
         let share = self.budget / 2 / channel_count;
         let own = state.channels.get(channel).copied().unwrap_or(0);
-        let admitted = state.held + bytes <= self.budget && (state.held + bytes <= self.budget / 2 || own < share)
+        let admitted = state.held + bytes <= self.budget
+            && (state.held + bytes <= self.budget / 2 || own < share)
             || state.laggard.as_ref() == Some(channel)
             || state.held == 0;
         if !admitted {

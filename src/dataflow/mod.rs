@@ -2,3 +2,9 @@
 
 pub mod checkpoint;
 pub mod credits;
+pub mod directory;
+pub mod failure;
+pub mod graph;
+pub mod progress;
+pub mod run;
+pub mod shared;

@@ -18,6 +18,8 @@ pub struct Change {
     pub sequence: u64,
     /// Milvus' id of the message, 0 if it has none; a second message of this id is a duplicate.
     pub message_id: i64,
+    /// The first of its rows within the message, for a message that was split because its rows differ in time.
+    pub part: usize,
     /// The shard.
     pub vchannel: VChannel,
     /// The collection.

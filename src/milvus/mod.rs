@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod change;
 pub mod channel;
 pub mod columns;
+pub mod header;
 pub mod proto;
 pub mod tso;
 pub mod wire;

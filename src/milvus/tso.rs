@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use timely::order::{PartialOrder, TotalOrder};
 use timely::progress::Timestamp;
-use timely::progress::timestamp::PathSummary;
+use timely::progress::timestamp::{PathSummary, Refines};
 
 const LOGICAL_BITS: u32 = 18;
 
@@ -51,6 +51,11 @@ impl Tso {
         Tso(self.0.saturating_sub(1))
     }
 
+    /// The timestamp just after.
+    pub fn succ(self) -> Tso {
+        Tso(self.0.saturating_add(1))
+    }
+
     /// How far this machine's clock is past this timestamp, zero if it is not.
     pub fn age(self) -> Duration {
         Duration::from_millis(Tso::now().millis().saturating_sub(self.millis()))
@@ -68,8 +73,9 @@ impl Tso {
 
 impl fmt::Display for Tso {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment =
-            i64::try_from(self.millis()).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+        let moment = i64::try_from(self.millis())
+            .ok()
+            .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
         match moment {
             Some(moment) if self.millis() > 0 => write!(f, "{} ({moment:.3})", self.0),
             _ => write!(f, "{}", self.0),
@@ -111,6 +117,16 @@ impl Timestamp for Tso {
     fn minimum() -> Self {
         Tso::ZERO
     }
+}
+
+impl Refines<()> for Tso {
+    fn to_inner((): ()) -> Tso {
+        Tso::ZERO
+    }
+
+    fn to_outer(self) {}
+
+    fn summarize(_: Unchanged) {}
 }
 
 #[cfg(test)]

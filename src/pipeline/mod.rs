@@ -1,7 +1,21 @@
 //! What a pipeline is to do, as written in its file.
+//!
+//! [`keys`] lists what a file can say; `file.rs` reads it, strictly, by way of `reader.rs` (one key at a time),
+//! `env.rs` (`${NAME}`), `units.rs` (sizes and durations) and `validate.rs` (what values must be to each other).
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub mod env;
+mod file;
+mod fingerprint;
+pub mod keys;
+mod problem;
+mod reader;
+pub mod reference;
+mod select;
+pub mod units;
+mod validate;
 
 /// A pipeline file, read and validated, with all defaults filled in.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ import time
 import pytest
 from conftest import until, wait_for_key
 
-from testbed import Table, Workload, all_types, plain
+from testbed import Refused, Table, Workload, all_types, compare, plain
 from testbed import client as m
 
 
@@ -30,25 +30,40 @@ def test_altered_properties_follow(scene):
     migrans = scene.migrans().run()
     wait_for_key(scene.target, t, t.live["_default"][0])
     t.client.alter_collection(t.name, {"collection.ttl.seconds": "7200"})
+    time.sleep(1)
+    catalog = scene.source.etcd.get(f"{scene.source.root_path}/meta/", prefix=True)
+    if not any(b"7200" in value for value in catalog.values()):
+        pytest.skip("this Milvus keeps an altered property in memory only: its own etcd does not hold it")
     scene.settle(migrans)
 
 
-@pytest.mark.parametrize("kind,params", [
-    ("FLAT", {}), ("IVF_FLAT", {"nlist": 64}), ("IVF_SQ8", {"nlist": 32}), ("IVF_PQ", {"nlist": 16, "m": 4, "nbits": 8}),
-    ("HNSW", {"M": 12, "efConstruction": 90}), ("SCANN", {"nlist": 16}), ("AUTOINDEX", {})])
-def test_index_kinds(scene, kind, params):
-    """One pipeline, one kind a test would be slow: the other metrics come along."""
-    tables = []
-    for metric in ("L2", "IP", "COSINE"):
-        if kind == "SCANN" and metric == "COSINE":
-            continue
-        t = scene.table(metric.lower(), plain(dim=16)).create()
-        t.client.create_index(t.name, "v", {"index_type": kind, "metric_type": metric, "params": json.dumps(params)}, f"idx_{metric}")
-        tables.append(t)
-    tables[0].client.create_index(tables[0].name, "txt", {"index_type": "Trie"}, "on_text")
-    tables[0].load()
+KINDS = {"FLAT": {}, "IVF_FLAT": {"nlist": 64}, "IVF_SQ8": {"nlist": 32}, "IVF_PQ": {"nlist": 16, "m": 4, "nbits": 8},
+         "HNSW": {"M": 12, "efConstruction": 90}, "SCANN": {"nlist": 16}, "AUTOINDEX": {}}
+BINARY_KINDS = {"BIN_FLAT": {}, "BIN_IVF_FLAT": {"nlist": 16}}
+
+
+def test_index_kinds(scene):
+    """Every kind with every metric, and indexes of other fields."""
+    refused = []
+    for kinds, fields, metrics in ((KINDS, plain(dim=16), ("L2", "IP", "COSINE")),
+                                   (BINARY_KINDS, all_types(vector="binary", dim=32), ("HAMMING", "JACCARD"))):
+        for kind, params in kinds.items():
+            for metric in metrics:
+                t = scene.table(f"{kind}_{metric}".lower(), fields).create()
+                try:
+                    t.client.create_index(t.name, "v", {"index_type": kind, "metric_type": metric, "params": json.dumps(params)}, f"idx_{metric}")
+                except Refused as e:  # by the source itself: then there is nothing to copy
+                    refused.append(f"{kind} {metric}: {e.reason}")
+                t.insert(2)
+    for field, kind in (("s", "Trie"), ("i64", "STL_SORT"), ("d", "STL_SORT"), ("s", "INVERTED")):
+        try:
+            t.client.create_index(t.name, field, {"index_type": kind}, f"on_{field}")
+        except Refused as e:
+            refused.append(f"{field} {kind}: {e.reason}")
+    print("refused by the source:", *refused, sep="\n  ")
     scene.migrans().run_until_caught_up()
-    scene.compare()
+    report = scene.compare(rows=False)
+    assert len(report.collections) == len(KINDS) * 3 + len(BINARY_KINDS) * 2
 
 
 def test_index_is_dropped_and_made_again(scene):
@@ -175,7 +190,7 @@ def test_fifty_collections_while_running(scene):
         t = scene.table(f"c{i:02}", plain(dim=8), shards=1 + i % 3).create()
         t.insert(20)
         tables.append(t)
-    work = Workload(scene.source, tables, seed=50, batch=20, ddl=False).run(150)
+    work = Workload(tables, seed=50, batch=20, ddl=False).run(150)
     for t in tables[::7]:
         t.drop()
     work.tables = [t for i, t in enumerate(tables) if i % 7]
@@ -184,10 +199,8 @@ def test_fifty_collections_while_running(scene):
         migrans.stop()
     migrans.run_until_caught_up()
     scene.compare(rows=False)
-    for t in tables[1:8]:  # loading all fifty would take minutes: the rows of these, and the attributes of all
-        if t in work.tables:
-            from testbed import compare
-            compare(scene.source, scene.target, [t.full_name]).assert_equal()
+    # Loading all fifty would take minutes: the attributes of all, the rows of these.
+    compare(scene.source, scene.target, [t.full_name for t in work.tables[:8]]).assert_equal()
 
 
 def test_databases(scene):
@@ -205,7 +218,6 @@ def test_databases(scene):
     t.insert(5)
     twin.delete(5)
     migrans.run_until_caught_up()
-    from testbed import compare
     report = compare(scene.source, scene.target, patterns).assert_equal()
     assert len(report.collections) == 2
 

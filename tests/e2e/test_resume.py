@@ -30,12 +30,13 @@ def test_stop_in_the_middle_of_a_backlog(scene):
     """SIGTERM ends it with 0 within ten seconds; the next start goes on where it was."""
     t = scene.table("big", plain(dim=128), shards=2).create(load=True)
     t.bulk(BACKLOG)
-    migrans = scene.migrans(settings={"delivery.memory": "64MiB"})
+    # Small batches, one at a time: slow enough to be stopped in the middle.
+    migrans = scene.migrans(settings={"delivery.memory": "64MiB", "delivery.batch": "64KiB", "delivery.max_calls": 1})
     seen = []
     for _ in range(2):
         migrans.run()
-        before = max(0, rows_at(scene.target, t.name))
-        until(lambda: rows_at(scene.target, t.name) > before or not migrans.alive, 60, "rows at the target", every=0.01)
+        until(lambda: "create collection" in migrans.said() and migrans.said().count("pipeline=") > len(seen), 60, "the start")
+        time.sleep(0.5)
         migrans.assert_alive()
         migrans.stop()
         seen.append(rows_at(scene.target, t.name))
@@ -68,7 +69,7 @@ def test_kill_under_load(scene):
     """kill -9 while the source is being written: inserts, upserts, deletes, partitions come and go."""
     tables = [scene.table("a", all_types(), dynamic=True, shards=2), scene.table("b", plain(key="varchar")),
               scene.table("c", plain(auto_id=True), shards=2)]
-    work = Workload(scene.source, tables, seed=11, batch=150).create(load=True)
+    work = Workload(tables, seed=11, batch=150).create(load=True)
     rng = random.Random(10)
     migrans = scene.migrans(settings={"delivery.call_deadline": "2s"})
     with work.start(rate=30):
@@ -84,7 +85,7 @@ def test_kill_under_load(scene):
 
 def test_stop_and_start_under_load(scene):
     tables = [scene.table("a", plain(), shards=2), scene.table("b", all_types("varchar"))]
-    work = Workload(scene.source, tables, seed=12, batch=100).create(load=True)
+    work = Workload(tables, seed=12, batch=100).create(load=True)
     migrans = scene.migrans()
     with work.start(rate=30):
         for _ in range(4):
@@ -112,11 +113,14 @@ def test_a_stop_leaves_a_consistent_cut(scene):
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
     migrans = scene.migrans()
+    rng = random.Random(8)
     cuts = []
     try:
         for _ in range(4):
             migrans.run()
-            time.sleep(2.0)
+            before = rows_at(scene.target, b.name)
+            until(lambda: rows_at(scene.target, b.name) > max(0, before), 60, "rows at the target", every=0.01)
+            time.sleep(rng.uniform(0.0, 1.0))
             migrans.stop()
             in_a, in_b = (_keys(scene.target, t.name) for t in (a, b))
             cuts.append((len(in_a), len(in_b)))

@@ -20,7 +20,6 @@ def test_every_type(scene, key, vector):
     report = scene.migrans().run_until_caught_up()
     assert scene.compare()[t.full_name].source_rows == t.rows
     assert report["rows"]["inserted"] + report["rows"]["upserted"] >= t.rows
-    assert report["rows"]["deleted"] > 0
 
 
 def test_nasty_text_keys(scene):
@@ -142,8 +141,8 @@ def test_random_workload(scene, seed):
     tables = [scene.table("i", all_types(), seed=seed, dynamic=True, shards=2),
               scene.table("s", all_types("varchar", vector="binary", dim=32), seed=seed, shards=3),
               scene.table("auto", plain(auto_id=True), seed=seed),
-              scene.table("pk", all_types(partition_key="i32"), seed=seed, partitions=4)]
-    work = Workload(scene.source, tables, seed=seed).create(load=seed == 1)
+              scene.table("pk", all_types(partition_key="i64"), seed=seed, partitions=4)]
+    work = Workload(tables, seed=seed).create(load=True)
     work.run(40)
     migrans = scene.migrans().run()
     work.run(200)

@@ -12,7 +12,7 @@ from testbed import Workload, all_types, plain
 def busy(scene):
     """A pipeline that follows a source which is being written all the time."""
     tables = [scene.table("a", plain(), shards=2), scene.table("b", all_types("varchar"), dynamic=True)]
-    work = Workload(scene.source, tables, seed=21, batch=60).create(load=True)
+    work = Workload(tables, seed=21, batch=60).create(load=True)
     work.run(30)
     migrans = scene.migrans(settings={"delivery.call_deadline": "5s"}).run()
     wait_for_key(scene.target, tables[0], tables[0].insert(1)[0])

@@ -324,6 +324,7 @@ impl<'a> Plan<'a> {
             let ddl = Ddl::DropPartition { id, name: name.clone(), partition_id: *partition_id, partition };
             self.push(at, Rank::DropPartition, ddl);
         }
+        let grows = !created.is_empty();
         for (partition_id, partition) in created {
             present.insert(*partition_id, partition.clone());
             let partition = partition.clone();
@@ -354,7 +355,9 @@ impl<'a> Plan<'a> {
             let ddl = Ddl::CreateIndex { id, name: name.clone(), index_id: *index_id, index: index.clone() };
             self.push(upto, Rank::CreateIndex, ddl);
         }
-        if load != to {
+        // Whether a new partition of a loaded collection is loaded at once depends on how the collection came to be
+        // loaded, which may be otherwise at the target: so it is told.
+        if load != to || (grows && to.is_some()) {
             self.set_load(upto, Rank::Load, applied, &mut load, to);
         }
     }

@@ -216,6 +216,18 @@ fn a_loaded_partition_is_released_before_it_is_dropped() {
 }
 
 #[test]
+fn a_new_partition_of_a_loaded_collection_is_loaded_by_name_or_not() {
+    let mut old = collection(5, name(DEFAULT, "x"), 100, false);
+    old.load = whole();
+    let mut new = old.clone();
+    new.partitions.insert(PartitionId(51), partition("p", 110));
+    assert_eq!(
+        short(&catalog([old]), &catalog([new]), 200),
+        ["110 create partition 51", "200 load all x1 instead of all x1"]
+    );
+}
+
+#[test]
 fn an_index_is_dropped_and_replicas_change_while_the_collection_is_released() {
     let mut old = collection(5, name(DEFAULT, "x"), 100, false);
     old.indexes.insert(7, index(1));
@@ -396,7 +408,6 @@ fn apply(target: &mut Catalog, step: &Ddl) -> Result<(), String> {
         Ddl::SetLoad { id, from, to, .. } => {
             let collection = of(target, id)?;
             refuse(collection.load != *from, "something else was loaded")?;
-            refuse(from == to, "nothing changes")?;
             if let (Some(from), Some(to)) = (from, to) {
                 refuse(from.replicas != to.replicas, "the number of replicas can't change while loaded")?;
             }

@@ -1,0 +1,48 @@
+# make demo   installs, builds, and shows a migration between two real Milvus
+# make test   formats, lints and tests, on real servers
+# make bench  measures
+#
+# One profile (release) builds everything, outside of the checkout, so that each dependency is compiled once.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/migrans
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export MIGRANS_TESTBED ?= $(CACHE)/testbed
+PYTHON := $(MIGRANS_TESTBED)/venv/bin/python
+PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: help install build lint demo test test-rust test-e2e bench clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
+
+install:
+	@testbed/install.sh
+
+build: install
+	cargo build --release --all-targets
+
+lint: install
+	cargo fmt --check
+	cargo clippy --release --all-targets -- -D warnings
+
+demo: install
+	cargo build --release
+	$(PYTHON) -m testbed.demo $(DEMO_ARGS)
+
+test: test-rust test-e2e
+
+test-rust: build
+	cargo test --release
+
+test-e2e: build
+	$(PYTEST) tests/e2e $(E2E_ARGS)
+
+bench: build
+	cargo bench
+	$(PYTHON) -m benches.e2e $(BENCH_ARGS)
+
+clean:
+	rm -rf "$(CARGO_TARGET_DIR)"

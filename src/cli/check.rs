@@ -1,0 +1,130 @@
+//! `migrans check`: every problem in one go, and what would be done.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::check::obstacles;
+use crate::dataflow::checkpoint::{self, Checkpoint};
+use crate::dataflow::credits::Credits;
+use crate::error::{Error, Kind, Result};
+use crate::milvus::catalog::Catalog;
+use crate::pipeline::{Pipeline, TargetConfig};
+use crate::sinks;
+use crate::sources::catalog::CatalogSource;
+use crate::sources::{self, Context};
+
+/// Checks the pipeline in the file `path`.
+pub fn check(path: &Path, offline: bool) -> Result<()> {
+    let pipeline = Pipeline::load(path)?;
+    println!("pipeline {:?}: the file is well-formed", pipeline.name);
+    if offline {
+        return Ok(());
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(
+            |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
+        )?;
+    let problems = runtime.block_on(connect_all(&pipeline));
+    runtime.shutdown_background();
+    match problems.len() {
+        0 => {
+            println!("nothing stands in the way");
+            Ok(())
+        }
+        1 => Err(problems.into_iter().next().unwrap_or_else(|| Error::new(Kind::Internal, "no problem"))),
+        count => {
+            for problem in &problems {
+                eprintln!("error: {}", problem.report());
+            }
+            Err(Error::new(Kind::Refused, format!("{count} problems, see above")))
+        }
+    }
+}
+
+/// Everything that can be found out, each part on its own, so that one problem does not hide another.
+async fn connect_all(pipeline: &Pipeline) -> Vec<Error> {
+    let mut problems = Vec::new();
+    let checkpoint = keep(&mut problems, open_state(pipeline)).unwrap_or_default();
+    match checkpoint.frontier {
+        Some(frontier) => println!("state    {}: resumes after {frontier}", pipeline.state_dir.display()),
+        None => println!("state    {}: a first start", pipeline.state_dir.display()),
+    }
+    keep(&mut problems, open_queue(pipeline));
+    let select = pipeline.select.clone();
+    let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await;
+    let mut wanted = None;
+    if let Some(source) = keep(&mut problems, source) {
+        println!("source   {}", source.describe());
+        wanted = keep(&mut problems, source.read().await).map(|read| read.catalog);
+    }
+    let sink = sinks::connect(&pipeline.target).await;
+    if let Some(sink) = keep(&mut problems, sink) {
+        println!("target   {}", sink.describe());
+        let adopt = matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt);
+        if let Some(wanted) = &wanted
+            && let Some(found) = keep(&mut problems, obstacles(&*sink, wanted, &checkpoint, adopt).await)
+        {
+            problems.extend(found);
+        }
+    }
+    if let Some(wanted) = &wanted {
+        print_plan(wanted, &checkpoint);
+    }
+    problems
+}
+
+fn keep<T>(problems: &mut Vec<Error>, result: Result<T>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            problems.push(error);
+            None
+        }
+    }
+}
+
+fn open_state(pipeline: &Pipeline) -> Result<Checkpoint> {
+    if !pipeline.state_dir.exists() {
+        return Ok(Checkpoint::default());
+    }
+    let (_writer, checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
+    Ok(checkpoint)
+}
+
+fn open_queue(pipeline: &Pipeline) -> Result<()> {
+    let scratch = std::env::temp_dir().join(format!("migrans-check-{}", std::process::id()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let context = Context {
+        credits: Credits::new(0),
+        wake: Arc::new(|| {}),
+        stop: Arc::clone(&stop),
+        scratch: scratch.clone(),
+    };
+    let result = sources::connect(&pipeline.source.mq, context);
+    stop.store(true, std::sync::atomic::Ordering::Release);
+    let result = result.map(drop);
+    // Left over at worst in the system's folder for temporary files.
+    drop(std::fs::remove_dir_all(scratch));
+    result
+}
+
+fn print_plan(wanted: &Catalog, checkpoint: &Checkpoint) {
+    println!("selected {} collection(s)", wanted.collections.len());
+    for collection in wanted.collections.values() {
+        let state = if checkpoint.applied.collections.contains_key(&collection.id) {
+            "goes on"
+        } else {
+            "is to be created"
+        };
+        println!(
+            "  {:<40} {state}: {} shard(s), {} partition(s), {} field(s), {} index(es){}",
+            collection.name.to_string(),
+            collection.shards,
+            collection.partitions.len(),
+            collection.schema.fields.len(),
+            collection.indexes.len(),
+            if collection.load.is_some() { ", loaded" } else { "" },
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! The command line.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or a bad pipeline file.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::dataflow::run::Until;
+use crate::error::Error;
+use crate::logging;
+use crate::milvus::tso::Tso;
+
+mod check;
+mod run;
+mod signals;
+
+/// Change data capture and bulk migration for Milvus, each change exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "migrans", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// How log lines look (they go to standard error)
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "MIGRANS_LOG_FORMAT")]
+    log_format: LogFormat,
+    /// The least severe log lines to show: error, warn, info, debug or trace
+    #[arg(long, global = true, default_value = "info", env = "MIGRANS_LOG_LEVEL")]
+    log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a pipeline, from where it last stopped
+    Run {
+        /// The pipeline file
+        pipeline: PathBuf,
+        /// Stop by itself: at `caught-up`, once everything that is in the source's log now is applied, or at an RFC
+        /// 3339 time or a Milvus timestamp, once everything up to that is applied and nothing later
+        #[arg(long, value_parser = parse_until, default_value = "forever", hide_default_value = true)]
+        until: Until,
+        /// Write a report as JSON when the run ends
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+    /// Look for everything that would keep a pipeline from running, without changing anything
+    Check {
+        /// The pipeline file
+        pipeline: PathBuf,
+        /// Check the file alone, without connecting to anything
+        #[arg(long)]
+        offline: bool,
+    },
+}
+
+fn parse_until(text: &str) -> Result<Until, String> {
+    match text {
+        "forever" => Ok(Until::Forever),
+        "caught-up" => Ok(Until::CaughtUp),
+        _ => Tso::parse(text).map(Until::Time).ok_or_else(|| {
+            "expected caught-up, an RFC 3339 time such as 2026-11-22T10:00:00Z, or a Milvus timestamp"
+                .to_owned()
+        }),
+    }
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers, not failures.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    let format = match arguments.log_format {
+        LogFormat::Text => logging::Format::Text,
+        LogFormat::Json => logging::Format::Json,
+    };
+    let result = logging::init(format, &arguments.log_level).and_then(|()| match arguments.command {
+        Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
+        Command::Check { pipeline, offline } => check::check(&pipeline, offline),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, arguments.log_format);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn report(error: &Error, format: LogFormat) {
+    match format {
+        LogFormat::Text => eprintln!("error: {}", error.report()),
+        LogFormat::Json => tracing::error!(kind = ?error.kind(), "{}", error.report()),
+    }
+}

@@ -1,0 +1,77 @@
+//! The whole flow on one page.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crossbeam_channel::Receiver;
+use timely::scheduling::SyncActivator;
+use timely::worker::Worker;
+use tokio::sync::watch;
+
+use super::shared::Shared;
+use crate::milvus::channel::VChannel;
+use crate::milvus::tso::Tso;
+use crate::ops::apply::{Apply, apply};
+use crate::ops::coalesce::{Coalesce, coalesce};
+use crate::ops::commit::commit;
+use crate::ops::decode::decode;
+use crate::ops::follow::follow;
+use crate::ops::order::{Policy, order};
+use crate::ops::read::read;
+use crate::pipeline::Delivery;
+use crate::sources::LogSource;
+use crate::sources::catalog::CatalogUpdate;
+
+/// What the graph is connected to.
+pub struct Ends {
+    /// The catalog source.
+    pub catalog: Receiver<CatalogUpdate>,
+    /// The message queue; given the waker of the graph, it says how to read.
+    pub log: Box<dyn FnOnce(SyncActivator) -> crate::Result<Box<dyn LogSource>>>,
+    /// Where the highest tick is announced.
+    pub ticks: watch::Sender<Tso>,
+    /// The target and the checkpoint.
+    pub apply: Apply,
+    /// Settings.
+    pub delivery: Delivery,
+    /// Nothing later than this is applied.
+    pub ceiling: Tso,
+}
+
+/// Builds the graph on `worker`. Returns what wakes the catalog's end of it.
+pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Result<SyncActivator> {
+    let Ends { catalog, log, ticks, apply: target, delivery, ceiling } = ends;
+    let checkpoint = target.checkpoint.clone();
+    let writer = target.writer.clone();
+    let floor = checkpoint.frontier.unwrap_or(Tso::ZERO);
+    let batch_bytes = usize::try_from(delivery.batch).unwrap_or(usize::MAX);
+    let in_doubt: HashMap<VChannel, Tso> = checkpoint
+        .sent_high
+        .keys()
+        .map(|vchannel| (vchannel.clone(), checkpoint.in_doubt_up_to(vchannel)))
+        .collect();
+    let policy = Policy {
+        span_bytes: delivery.batch.saturating_mul(4),
+        batch_bytes: delivery.batch,
+        max_lag: delivery.max_lag,
+        ceiling,
+    };
+    worker.dataflow::<Tso, _, _>(|scope| {
+        let (channels, catalog, wake) = follow(scope, catalog, &checkpoint, Rc::clone(shared));
+        let raws = read(channels, log, ticks, Rc::clone(shared))?;
+        let (changes, marks) = decode(raws, floor, Rc::clone(shared));
+        let spans = order(changes, catalog, floor, policy, Rc::clone(shared));
+        let work = coalesce(spans, Coalesce::new(batch_bytes, in_doubt), Rc::clone(shared));
+        let applied = apply(work, target, Rc::clone(shared));
+        commit(
+            applied,
+            marks,
+            floor,
+            checkpoint.positions,
+            writer,
+            delivery.checkpoint_interval,
+            Rc::clone(shared),
+        );
+        Ok(wake)
+    })
+}

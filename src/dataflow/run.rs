@@ -1,0 +1,283 @@
+//! Running a pipeline: from the file to the last commit.
+
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use timely::scheduling::SyncActivator;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use super::checkpoint::{self, Update, Writer};
+use super::credits::Credits;
+use super::directory::Directory;
+use super::failure::Failure;
+use super::graph::{Ends, build};
+use super::progress::{Now, Progress};
+use super::shared::Shared;
+use crate::check;
+use crate::error::{Error, Kind, Result};
+use crate::milvus::tso::Tso;
+use crate::ops::apply::Apply;
+use crate::ops::apply::lanes::Limits;
+use crate::pipeline::{Pipeline, TargetConfig};
+use crate::sinks;
+use crate::sources::catalog::CatalogSource;
+use crate::sources::{self, Context};
+
+/// The worker looks around this often even if nothing wakes it.
+const PARK: Duration = Duration::from_millis(100);
+
+/// A stop that takes longer is cut short; the next start repairs what that leaves.
+const STOP_WITHIN: Duration = Duration::from_secs(9);
+
+/// When to stop by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Never.
+    Forever,
+    /// Once everything that was in the log at the start is applied.
+    CaughtUp,
+    /// Once everything up to this is applied; nothing later is.
+    Time(Tso),
+}
+
+/// What is shown while a pipeline runs.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Counted by the operators.
+    pub now: Now,
+    /// Where this run began.
+    pub began_at: Tso,
+    /// Bytes of the budget in use.
+    pub held_bytes: u64,
+    /// The budget.
+    pub budget: u64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The last status.
+    pub status: Status,
+    /// How long it ran.
+    pub elapsed: Duration,
+    /// The most bytes of the budget that were ever in use.
+    pub peak_bytes: u64,
+}
+
+/// Runs `pipeline` until `until`, an error, or `stop` being set. `observe` is called a few times a second.
+pub fn run(
+    pipeline: &Pipeline,
+    until: Until,
+    stop: &Arc<AtomicBool>,
+    mut observe: impl FnMut(&Status),
+) -> Result<Summary> {
+    let started = Instant::now();
+    let (writer, checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
+    let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
+            |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
+        )?;
+    let sink = runtime.block_on(sinks::connect(&pipeline.target))?;
+    let select = pipeline.select.clone();
+    let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name));
+    let catalog = runtime.block_on(source)?.resume(checkpoint.applied.clone());
+    let read = runtime.block_on(catalog.read())?.catalog;
+    let adopt = matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt);
+    let obstacles = runtime.block_on(check::obstacles(&*sink, &read, &checkpoint, adopt))?;
+    if let Some(error) = check::as_error(obstacles) {
+        return Err(error);
+    }
+    tracing::info!(
+        pipeline = %pipeline.name,
+        source = %catalog.describe(),
+        target = %sink.describe(),
+        collections = read.collections.len(),
+        "{}",
+        if began_at == Tso::ZERO { "starting".to_owned() } else { format!("resuming after {began_at}") }
+    );
+
+    let credits = Credits::new(pipeline.delivery.memory);
+    let progress = Arc::new(Progress::new(began_at));
+    let failure = Failure::default();
+    let ended = Arc::new(AtomicBool::new(false));
+    let (ticks_in, ticks) = watch::channel(Tso::ZERO);
+    let (updates_in, updates) = crossbeam_channel::unbounded();
+    let worker = Worker {
+        pipeline: pipeline.clone(),
+        credits: Arc::clone(&credits),
+        progress: Arc::clone(&progress),
+        failure: failure.clone(),
+        stop: Arc::clone(stop),
+        ended: Arc::clone(&ended),
+        apply: Apply {
+            sink,
+            runtime: runtime.handle().clone(),
+            writer: writer.clone(),
+            checkpoint,
+            adopt,
+            limits: Limits {
+                max_calls: pipeline.delivery.max_calls,
+                call_deadline: pipeline.delivery.call_deadline,
+            },
+        },
+        updates,
+        ticks: ticks_in,
+        ceiling: if let Until::Time(tso) = until { tso } else { Tso::MAX },
+    };
+    let (wake_in, wake) = crossbeam_channel::bounded::<Result<SyncActivator>>(1);
+    let thread = thread::Builder::new()
+        .name("dataflow".into())
+        .spawn(move || worker.run(move |wake| drop(wake_in.send(wake))))
+        .map_err(|cause| Error::new(Kind::Internal, "can't start the dataflow's thread").caused_by(cause))?;
+    if let Ok(Ok(wake)) = wake.recv() {
+        let wake = Mutex::new(wake);
+        let failure = failure.clone();
+        runtime.spawn(async move {
+            let out = move |update| {
+                drop(updates_in.send(update));
+                if let Ok(wake) = wake.lock() {
+                    let _ = wake.activate();
+                }
+            };
+            if let Err(error) = Box::pin(catalog.run(ticks, out)).await {
+                failure.set(error);
+            }
+        });
+    }
+
+    let status =
+        || Status { now: progress.now(), began_at, held_bytes: credits.held(), budget: credits.budget() };
+    while !thread.is_finished() {
+        thread::sleep(Duration::from_millis(50));
+        let status = status();
+        if is_reached(until, &status.now) {
+            stop.store(true, Ordering::Release);
+        }
+        observe(&status);
+    }
+    let clean = thread.join().map_err(|_| Error::new(Kind::Internal, "the dataflow panicked"))?;
+    ended.store(true, Ordering::Release);
+    finish(runtime, &writer, clean && !failure.is_set())?;
+    if let Some(error) = failure.take() {
+        return Err(error);
+    }
+    Ok(Summary { status: status(), elapsed: started.elapsed(), peak_bytes: credits.peak() })
+}
+
+fn is_reached(until: Until, now: &Now) -> bool {
+    match until {
+        Until::Forever => false,
+        Until::CaughtUp => now.head.is_some_and(|head| now.committed >= head),
+        Until::Time(tso) => now.committed >= tso,
+    }
+}
+
+fn finish(runtime: Runtime, writer: &Writer, clean: bool) -> Result<()> {
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    if clean { writer.write(vec![Update::Clean]) } else { Ok(()) }
+}
+
+/// What the thread of the dataflow needs.
+struct Worker {
+    pipeline: Pipeline,
+    credits: Arc<Credits>,
+    progress: Arc<Progress>,
+    failure: Failure,
+    stop: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
+    apply: Apply,
+    updates: crossbeam_channel::Receiver<sources::catalog::CatalogUpdate>,
+    ticks: watch::Sender<Tso>,
+    ceiling: Tso,
+}
+
+impl Worker {
+    /// Builds the graph, steps it until it is to stop, and lets it finish what it has begun. Returns whether the
+    /// target is left at a consistent cut with nothing in flight.
+    fn run(self, built: impl FnOnce(Result<SyncActivator>) + Send + Sync + 'static) -> bool {
+        let failure = self.failure.clone();
+        timely::execute_directly(move |worker| {
+            let directory = Arc::new(Directory::default());
+            let delivery = &self.pipeline.delivery;
+            let calls = u64::try_from(delivery.max_calls).unwrap_or(u64::MAX);
+            let saturated_bytes =
+                delivery.batch.saturating_mul(2).saturating_mul(calls).min(delivery.memory / 2);
+            let shared = Rc::new(Shared::new(
+                Arc::clone(&self.credits),
+                Arc::clone(&self.progress),
+                directory,
+                self.failure.clone(),
+                Arc::clone(&self.stop),
+                saturated_bytes,
+            ));
+            let mq = self.pipeline.source.mq.clone();
+            let context = Context {
+                credits: Arc::clone(&self.credits),
+                wake: Arc::new(|| {}),
+                stop: Arc::clone(&self.ended),
+                scratch: self.pipeline.state_dir.join("scratch"),
+            };
+            let ends = Ends {
+                catalog: self.updates,
+                log: Box::new(move |wake| {
+                    let wake = Mutex::new(wake);
+                    let wake = Arc::new(move || {
+                        if let Ok(wake) = wake.lock() {
+                            let _ = wake.activate();
+                        }
+                    });
+                    sources::connect(&mq, Context { wake, ..context })
+                }),
+                ticks: self.ticks,
+                apply: self.apply,
+                delivery: delivery.clone(),
+                ceiling: self.ceiling,
+            };
+            match build(worker, ends, &shared) {
+                Ok(wake) => built(Ok(wake)),
+                Err(error) => {
+                    failure.set(error);
+                    built(Err(Error::new(Kind::Internal, "the graph could not be built")));
+                }
+            }
+            while !shared.is_stopping() {
+                worker.step_or_park(Some(PARK));
+            }
+            let clean = settle(worker, &shared, &self.progress);
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
+            }
+            clean
+        })
+    }
+}
+
+/// Steps until what was begun is finished and recorded. Returns whether the target is at a consistent cut.
+fn settle(worker: &mut timely::worker::Worker, shared: &Shared, progress: &Progress) -> bool {
+    let deadline = Instant::now() + STOP_WITHIN;
+    shared.activate_all();
+    worker.step();
+    while !shared.is_drained() {
+        if Instant::now() > deadline {
+            tracing::warn!("calls are still in flight; the next start settles what became of them");
+            return false;
+        }
+        worker.step_or_park(Some(Duration::from_millis(20)));
+        shared.activate_all();
+    }
+    // The last acknowledgements have to travel to `commit`, a few steps of the worker.
+    for _ in 0..16 {
+        shared.activate_all();
+        worker.step();
+    }
+    while progress.now().committed < shared.committing() && Instant::now() < deadline && !shared.has_failed()
+    {
+        thread::sleep(Duration::from_millis(1));
+    }
+    shared.is_consistent()
+}

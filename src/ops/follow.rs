@@ -1,0 +1,246 @@
+//! `follow`: the catalog as an input of the dataflow.
+//!
+//! Input: updates of the catalog source, through a queue. Outputs: channels to open and retire, to `read`; collections
+//! and steps, to `order`.
+//! Capability held: one per output, at the last tick up to which the catalog is known to be complete.
+//! What moves the frontier: a linearizable read of etcd that began after a tick was seen (see `sources::catalog`).
+//!
+//! The catalog is level-triggered: what the source has is compared with what has been emitted, and the difference is
+//! emitted. While no channel is read there are no ticks; then the latest creation or drop that is seen moves the frontier,
+//! which is sound because Milvus executes DDL one at a time in the order of its timestamps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, Stream};
+use timely::scheduling::SyncActivator;
+
+use super::{CatalogEvent, ChannelEvent};
+use crate::dataflow::checkpoint::Checkpoint;
+use crate::dataflow::shared::Shared;
+use crate::error::Result;
+use crate::milvus::catalog::{Catalog, Collection, CollectionId, Ddl};
+use crate::milvus::channel::{PChannel, Position};
+use crate::milvus::tso::Tso;
+use crate::sources::Start;
+use crate::sources::catalog::{CatalogUpdate, Observed, applied_after, difference};
+
+/// The streams that leave the operator, and what wakes it.
+pub type Outputs<'scope> =
+    (Stream<'scope, Tso, Vec<ChannelEvent>>, Stream<'scope, Tso, Vec<CatalogEvent>>, SyncActivator);
+
+/// Builds the operator.
+pub fn follow<'scope>(
+    scope: Scope<'scope, Tso>,
+    updates: Receiver<CatalogUpdate>,
+    checkpoint: &Checkpoint,
+    shared: Rc<Shared>,
+) -> Outputs<'scope> {
+    let worker = scope.worker().clone();
+    let mut builder = OperatorBuilder::new("follow".to_owned(), scope);
+    let (channels_out, channels) = builder.new_output::<Vec<ChannelEvent>>();
+    let (events_out, events) = builder.new_output::<Vec<CatalogEvent>>();
+    let mut channels_out =
+        OutputBuilder::<_, CapacityContainerBuilder<Vec<ChannelEvent>>>::from(channels_out);
+    let mut events_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<CatalogEvent>>>::from(events_out);
+    let wake = worker.sync_activator_for(builder.operator_info().address.to_vec());
+    let floor = checkpoint.frontier.unwrap_or(Tso::ZERO);
+    let mut follow = Follow::new(checkpoint);
+    builder.build(move |mut capabilities| {
+        let mut holds: Option<(Capability<Tso>, Capability<Tso>)> =
+            match (capabilities.pop(), capabilities.pop()) {
+                (Some(events), Some(channels)) => Some((channels.delayed(&floor), events.delayed(&floor))),
+                _ => None,
+            };
+        move |_frontiers| {
+            let Some((channels_cap, events_cap)) = holds.as_mut() else { return };
+            let mut channels_out = channels_out.activate();
+            let mut events_out = events_out.activate();
+            while let Ok(update) = updates.try_recv() {
+                shared.directory.set_ignored(Arc::clone(&update.ignored));
+                let first = !follow.begun;
+                let News { upto, due, mut channels, mut events } = match follow.update(&update) {
+                    Ok(news) => news,
+                    Err(error) => {
+                        shared.fail(error);
+                        return;
+                    }
+                };
+                if first {
+                    shared.progress.starts_with(channels.len(), due);
+                }
+                if !channels.is_empty() {
+                    channels_out.session(&channels_cap).give_container(&mut channels);
+                }
+                if !events.is_empty() {
+                    events_out.session(&events_cap).give_container(&mut events);
+                }
+                if upto > *events_cap.time() {
+                    channels_cap.downgrade(&upto);
+                    events_cap.downgrade(&upto);
+                }
+            }
+        }
+    });
+    (channels, events, wake)
+}
+
+/// What comes of an update.
+#[derive(Debug)]
+pub struct News {
+    /// Up to when the catalog is complete, once the rest has been emitted.
+    pub upto: Tso,
+    /// The frontier by which all steps are released.
+    pub due: Tso,
+    /// For `read`.
+    pub channels: Vec<ChannelEvent>,
+    /// For `order`.
+    pub events: Vec<CatalogEvent>,
+}
+
+/// The logic of the operator.
+pub struct Follow {
+    begun: bool,
+    /// Complete up to this.
+    upto: Tso,
+    emitted: Catalog,
+    wanted: Arc<Catalog>,
+    /// Whether `emitted` equals `wanted`.
+    settled: bool,
+    positions: BTreeMap<PChannel, Position>,
+    open: BTreeSet<PChannel>,
+}
+
+impl Follow {
+    /// Goes on from `checkpoint`.
+    pub fn new(checkpoint: &Checkpoint) -> Follow {
+        Follow {
+            begun: false,
+            upto: checkpoint.frontier.unwrap_or(Tso::ZERO),
+            emitted: checkpoint.applied.clone(),
+            wanted: Arc::default(),
+            settled: false,
+            positions: checkpoint.positions.clone(),
+            open: BTreeSet::new(),
+        }
+    }
+
+    /// Takes an update.
+    pub fn update(&mut self, update: &CatalogUpdate) -> Result<News> {
+        let mut channels = Vec::new();
+        let mut events = Vec::new();
+        if let Some(wanted) = &update.wanted {
+            self.wanted = Arc::clone(wanted);
+            self.settled = false;
+        }
+        let initial = !self.begun;
+        if initial {
+            self.begun = true;
+            for collection in self.emitted.collections.values() {
+                events.push(CatalogEvent::Known(Arc::new(collection.clone())));
+            }
+            let known: Vec<Collection> = self
+                .wanted
+                .collections
+                .values()
+                .filter(|c| self.emitted.collections.contains_key(&c.id))
+                .cloned()
+                .collect();
+            self.open_channels(known.iter(), true, &mut channels);
+        }
+        if let Some(upto) = update.upto {
+            self.upto = upto.max(self.upto);
+        } else if self.open.is_empty() {
+            let dropped = update.drop_times.collections.values().chain(update.drop_times.partitions.values());
+            self.upto = dropped.copied().fold(latest(&self.wanted).max(self.upto), Tso::max);
+        }
+        if self.settled {
+            return Ok(News { upto: self.upto, due: self.upto, channels, events });
+        }
+        let observed = Observed {
+            wanted: &self.wanted,
+            upto: self.upto,
+            ignored: &update.ignored,
+            other_databases: &update.other_databases,
+            drop_times: &update.drop_times,
+        };
+        let steps = difference(&self.emitted, &observed)?;
+        let has_steps = !steps.is_empty();
+        let mut created: Vec<Arc<Collection>> = Vec::new();
+        for (ts, ddl) in steps {
+            applied_after(&mut self.emitted, &ddl);
+            match &ddl {
+                Ddl::CreateCollection(collection) => created.push(Arc::clone(collection)),
+                Ddl::DropCollection { id, .. } => self.retire_channels(*id, ts, &mut channels),
+                _ => {}
+            }
+            events.push(CatalogEvent::Step { ts, ddl });
+        }
+        self.open_channels(created.iter().map(|collection| &**collection), initial, &mut channels);
+        self.settled = self.emitted == *self.wanted;
+        // Steps stand at `upto` at the latest, and are released once the frontier has passed that: by the next tick,
+        // or where there are none, right away.
+        let after = if has_steps { self.upto.succ() } else { self.upto };
+        if self.open.is_empty() {
+            self.upto = after;
+        }
+        Ok(News { upto: self.upto, due: after, channels, events })
+    }
+
+    /// Opens the channels of `collections` that are not open: where the last run left them, otherwise at the start of
+    /// the oldest of these collections, whose creation stands before that of the others.
+    fn open_channels<'a>(
+        &mut self,
+        collections: impl Iterator<Item = &'a Collection>,
+        initial: bool,
+        events: &mut Vec<ChannelEvent>,
+    ) {
+        let mut collections: Vec<&Collection> = collections.collect();
+        collections.sort_by_key(|collection| collection.created);
+        for collection in collections {
+            for vchannel in &collection.vchannels {
+                let channel = vchannel.pchannel();
+                if self.open.contains(&channel) {
+                    continue;
+                }
+                let position = self
+                    .positions
+                    .remove(&channel)
+                    .or_else(|| collection.start_positions.get(&channel).cloned());
+                let start = position.map_or(Start::Earliest, Start::At);
+                self.open.insert(channel.clone());
+                events.push(ChannelEvent::Open { channel, start, initial });
+            }
+        }
+    }
+
+    /// Retires the channels that carried nothing selected but this collection.
+    fn retire_channels(&mut self, dropped: CollectionId, at: Tso, events: &mut Vec<ChannelEvent>) {
+        let mut used: BTreeSet<PChannel> = BTreeSet::new();
+        for collection in self.emitted.collections.values().chain(self.wanted.collections.values()) {
+            if collection.id != dropped {
+                used.extend(collection.vchannels.iter().map(|vchannel| vchannel.pchannel()));
+            }
+        }
+        let unused: Vec<PChannel> = self.open.difference(&used).cloned().collect();
+        for channel in unused {
+            self.open.remove(&channel);
+            events.push(ChannelEvent::Retire { channel, at });
+        }
+    }
+}
+
+/// The latest creation in a catalog.
+fn latest(catalog: &Catalog) -> Tso {
+    let collections = catalog.collections.values().flat_map(|collection| {
+        collection.partitions.values().map(|partition| partition.created).chain([collection.created])
+    });
+    let databases = catalog.databases.values().map(|database| database.created);
+    collections.chain(databases).max().unwrap_or(Tso::ZERO)
+}

@@ -1,0 +1,224 @@
+//! From the text of a pipeline file to a [`Pipeline`].
+
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::env::Lookup;
+use super::keys::{self, TlsKeys};
+use super::problem::{self, Problem};
+use super::reader::{Reader, Section};
+use super::validate;
+use super::{
+    Delivery, MilvusTarget, MqConfig, Pipeline, RocksmqConfig, Secret, Select, SourceConfig, TargetConfig,
+    Tls,
+};
+use crate::error::{Error, Kind, Result};
+
+impl Pipeline {
+    /// Reads the pipeline file at `path`, with variables from the environment.
+    ///
+    /// # Errors
+    /// Of kind `PipelineFile`; one error that lists everything that is wrong, a line each.
+    pub fn load(path: &Path) -> Result<Pipeline> {
+        let bytes = std::fs::read(path).map_err(|error| {
+            Error::new(Kind::PipelineFile, format!("can't read the pipeline file {}", path.display()))
+                .caused_by(error)
+        })?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Pipeline::parse(text, path, &|name| std::env::var_os(name)),
+            Err(error) => Err(Error::new(
+                Kind::PipelineFile,
+                format!("{}: byte {} is not UTF-8 text", path.display(), error.valid_up_to()),
+            )
+            .hint("save the file as UTF-8")),
+        }
+    }
+
+    /// Reads the text of a pipeline file. `origin` is its path, for messages and as the start of relative paths;
+    /// nothing is read from disk.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`].
+    pub fn parse(text: &str, origin: &Path, lookup: Lookup<'_>) -> Result<Pipeline> {
+        let (pipeline, problems) = match DeTable::parse(text) {
+            Ok(document) => {
+                let folder = origin.parent().unwrap_or(Path::new(""));
+                let mut reader = Reader::new(text, folder, lookup);
+                let pipeline = read(&mut reader, &Section::top(document.get_ref()));
+                (pipeline, reader.into_problems())
+            }
+            Err(error) => {
+                let at = error.span().map(|span| span.start);
+                let message = error.message().replace('\n', ", ");
+                (None, vec![Problem { at, message, hint: None }])
+            }
+        };
+        match (pipeline, problem::into_error(origin, text, problems)) {
+            (_, Some(error)) => Err(error),
+            (Some(pipeline), None) => Ok(pipeline),
+            (None, None) => {
+                Err(Error::new(Kind::Internal, "a key of the pipeline file is read in another shape"))
+            }
+        }
+    }
+}
+
+fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
+    reader.check_names(top, None);
+    let name = reader.text(top, &keys::NAME, validate::name);
+    let state_dir = match reader.path(top, &keys::STATE_DIR) {
+        None if !top.has(&keys::STATE_DIR) => default_state_dir(reader, top, name.as_deref()),
+        state_dir => state_dir,
+    };
+    let source = read_source(reader, top);
+    let select = read_select(reader, top);
+    let target = read_target(reader, top);
+    let delivery = read_delivery(reader, top);
+    Some(Pipeline {
+        name: name?,
+        state_dir: state_dir?,
+        source: source?,
+        select: select?,
+        target: target?,
+        delivery: delivery?,
+    })
+}
+
+/// As the XDG base directory specification has it: an `XDG_STATE_HOME` that is no absolute path is as none.
+fn default_state_dir(reader: &mut Reader<'_>, top: &Section<'_>, name: Option<&str>) -> Option<PathBuf> {
+    let lookup = reader.lookup();
+    let absolute = |variable: &str| lookup(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state_home = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    match state_home {
+        Some(state_home) => Some(state_home.join("migrans").join(name?)),
+        None => {
+            let message = "has no default without the variables XDG_STATE_HOME and HOME".to_owned();
+            let hint = "write it into the file, or set one of them".to_owned();
+            reader.object(top, &keys::STATE_DIR, (message, hint));
+            None
+        }
+    }
+}
+
+fn read_source(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<SourceConfig> {
+    let source = reader.section(top, &keys::SOURCE);
+    reader.check_names(&source, None);
+    let etcd = reader.list(&source, &keys::SOURCE_ETCD, validate::address);
+    let root_path = reader.text(&source, &keys::SOURCE_ROOT_PATH, validate::anything);
+    let meta_path = reader.text(&source, &keys::SOURCE_META_PATH, validate::anything);
+    let etcd_username = reader.text(&source, &keys::SOURCE_ETCD_USERNAME, validate::anything);
+    let etcd_password = reader.text(&source, &keys::SOURCE_ETCD_PASSWORD, validate::anything).map(Secret);
+    validate::credentials(reader, &source);
+    let tls = reader.section(&source, &keys::SOURCE_ETCD_TLS);
+    let etcd_tls = read_tls(reader, &tls, &keys::SOURCE_ETCD_TLS_KEYS, etcd.as_deref());
+    let mq = read_mq(reader, &source);
+    Some(SourceConfig {
+        etcd: etcd?,
+        etcd_username,
+        etcd_password,
+        etcd_tls,
+        root_path: root_path?,
+        meta_path: meta_path?,
+        mq: mq?,
+    })
+}
+
+fn read_mq(reader: &mut Reader<'_>, source: &Section<'_>) -> Option<MqConfig> {
+    let mq = reader.section(source, &keys::SOURCE_MQ);
+    match read_type(reader, &mq, &keys::SOURCE_MQ_TYPE)? {
+        "rocksmq" => {
+            let path = reader.path(&mq, &keys::SOURCE_MQ_PATH);
+            Some(MqConfig::Rocksmq(RocksmqConfig { path: path? }))
+        }
+        _ => None,
+    }
+}
+
+fn read_target(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<TargetConfig> {
+    let target = reader.section(top, &keys::TARGET);
+    match read_type(reader, &target, &keys::TARGET_TYPE)? {
+        "milvus" => {
+            let uri = reader.text(&target, &keys::TARGET_URI, validate::address);
+            let token = reader.text(&target, &keys::TARGET_TOKEN, validate::anything).map(Secret);
+            let adopt = reader.flag(&target, &keys::TARGET_ADOPT);
+            let connect_timeout = reader.duration(&target, &keys::TARGET_CONNECT_TIMEOUT);
+            let tls = reader.section(&target, &keys::TARGET_TLS);
+            let tls = read_tls(reader, &tls, &keys::TARGET_TLS_KEYS, uri.as_ref().map(std::slice::from_ref));
+            Some(TargetConfig::Milvus(MilvusTarget {
+                uri: uri?,
+                token,
+                tls,
+                adopt: adopt?,
+                connect_timeout: connect_timeout?,
+            }))
+        }
+        "null" => Some(TargetConfig::Null),
+        _ => None,
+    }
+}
+
+/// The `type` of a table. Which other keys the table can have depends on it; if it is written, but wrong, they can't
+/// be judged.
+fn read_type(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    key: &'static keys::Key,
+) -> Option<&'static str> {
+    let variant = reader.choice(section, key);
+    if variant.is_some() || !section.has(key) {
+        reader.check_names(section, variant);
+    }
+    variant
+}
+
+fn read_tls(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    keys: &'static TlsKeys,
+    addresses: Option<&[String]>,
+) -> Option<Tls> {
+    reader.check_names(section, None);
+    let tls = Tls {
+        ca: reader.path(section, &keys.ca),
+        cert: reader.path(section, &keys.cert),
+        key: reader.path(section, &keys.key),
+        server_name: reader.text(section, &keys.server_name, validate::anything),
+    };
+    validate::tls(reader, section, keys, addresses);
+    section.is_written().then_some(tls)
+}
+
+fn read_select(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Select> {
+    let section = reader.section(top, &keys::SELECT);
+    reader.check_names(&section, None);
+    let collections = reader.list(&section, &keys::SELECT_COLLECTIONS, validate::pattern);
+    let exclude = reader.list(&section, &keys::SELECT_EXCLUDE, validate::pattern);
+    let select = Select { collections: collections?, exclude: exclude.unwrap_or_default() };
+    validate::selection(reader, &section, &select);
+    Some(select)
+}
+
+fn read_delivery(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Delivery> {
+    let section = reader.section(top, &keys::DELIVERY);
+    reader.check_names(&section, None);
+    let memory = reader.size(&section, &keys::DELIVERY_MEMORY);
+    let max_lag = reader.duration(&section, &keys::DELIVERY_MAX_LAG);
+    let batch = reader.size(&section, &keys::DELIVERY_BATCH);
+    let max_calls = reader.count(&section, &keys::DELIVERY_MAX_CALLS);
+    let call_deadline = reader.duration(&section, &keys::DELIVERY_CALL_DEADLINE);
+    let checkpoint_interval = reader.duration(&section, &keys::DELIVERY_CHECKPOINT_INTERVAL);
+    let delivery = Delivery {
+        memory: memory?,
+        max_lag: max_lag?,
+        batch: batch?,
+        max_calls: max_calls?,
+        call_deadline: call_deadline?,
+        checkpoint_interval: checkpoint_interval?,
+    };
+    validate::delivery(reader, &section, &delivery);
+    Some(delivery)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! Which parts of a pipeline file tie it to its state folder.
+//!
+//! A checkpoint says "this target holds everything that this selection of this source had up to F, and reading goes
+//! on at these positions". So it is bound to what that sentence is about:
+//!
+//! - `root_path`, `meta_path` and the kind of queue: another root is another cluster, and positions are in the
+//!   queue's own encoding;
+//! - the selection: a collection that it takes in later would lack all its rows up to F;
+//! - the target's kind and address: another target does not hold what the checkpoint claims.
+//!
+//! It is not bound to how the source is reached (etcd's addresses, the queue's folder), to credentials, TLS, `adopt`
+//! or `[delivery]`: these may change between runs. The pipeline's name is no part of it, as the checkpoint keeps that
+//! beside it. Because etcd's addresses are left out, two
+//! clusters with the same root look alike here; only the id that etcd itself gives its cluster tells them apart.
+
+use serde::{Deserialize, Serialize};
+
+use super::{MqConfig, Pipeline, TargetConfig};
+
+/// The format of the text. A change of what is in it is a change of this number.
+const FORMAT: u32 = 1;
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    format: u32,
+    root_path: String,
+    meta_path: String,
+    mq: String,
+    collections: Vec<String>,
+    exclude: Vec<String>,
+    target: String,
+}
+
+impl Pipeline {
+    /// A text that two pipeline files share exactly if the state folder of the one can be taken over by the other.
+    /// It is JSON, holds no secrets, and stays the same from version to version of this program.
+    pub fn fingerprint(&self) -> String {
+        // Strings in a struct: nothing of this can fail to serialise.
+        serde_json::to_string(&Identity::of(self)).unwrap_or_default()
+    }
+
+    /// In words for the user, how the pipeline whose fingerprint is `recorded` differs from this one. Empty exactly
+    /// if the fingerprints are equal.
+    pub fn differences_from(&self, recorded: &str) -> Vec<String> {
+        let ours = Identity::of(self);
+        let theirs = match serde_json::from_str::<Identity>(recorded) {
+            Ok(theirs) if theirs.format == FORMAT => theirs,
+            _ => return vec!["it was written by another version of migrans".to_owned()],
+        };
+        let list = |patterns: &[String]| format!("[{}]", patterns.join(", "));
+        [
+            ("root_path in [source]", theirs.root_path, ours.root_path),
+            ("meta_path in [source]", theirs.meta_path, ours.meta_path),
+            ("type in [source.mq]", theirs.mq, ours.mq),
+            ("collections in [select]", list(&theirs.collections), list(&ours.collections)),
+            ("exclude in [select]", list(&theirs.exclude), list(&ours.exclude)),
+            ("[target]", theirs.target, ours.target),
+        ]
+        .into_iter()
+        .filter(|(_, theirs, ours)| theirs != ours)
+        .map(|(what, theirs, ours)| format!("{what} was {theirs}, is {ours}"))
+        .collect()
+    }
+}
+
+impl Identity {
+    fn of(pipeline: &Pipeline) -> Identity {
+        Identity {
+            format: FORMAT,
+            root_path: pipeline.source.root_path.clone(),
+            meta_path: pipeline.source.meta_path.clone(),
+            mq: match pipeline.source.mq {
+                MqConfig::Rocksmq(_) => "rocksmq".to_owned(),
+            },
+            collections: sorted(&pipeline.select.collections),
+            exclude: sorted(&pipeline.select.exclude),
+            target: match &pipeline.target {
+                TargetConfig::Milvus(milvus) => format!("milvus at {}", canonical(&milvus.uri)),
+                TargetConfig::Null => "null".to_owned(),
+            },
+        }
+    }
+}
+
+fn sorted(patterns: &[String]) -> Vec<String> {
+    let mut patterns = patterns.to_vec();
+    patterns.sort_unstable();
+    patterns.dedup();
+    patterns
+}
+
+/// A URI with the differences gone that make no difference: case of the host, a default port, a slash at the end.
+fn canonical(uri: &str) -> String {
+    let lower = uri.trim_end_matches('/').to_ascii_lowercase();
+    let default_port = if lower.starts_with("https://") { ":443" } else { ":80" };
+    lower.strip_suffix(default_port).unwrap_or(&lower).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const FILE: &str = r#"
+        name = "p"
+        state_dir = "/state"
+        source = { etcd = ["http://a:1"], mq = { type = "rocksmq", path = "/mq" } }
+        select = { collections = ["b.*", "a.*"] }
+        target = { type = "milvus", uri = "http://Target:19530" }
+    "#;
+
+    fn pipeline(from: &str, to: &str) -> Pipeline {
+        assert!(FILE.contains(from), "{from}");
+        Pipeline::parse(&FILE.replace(from, to), Path::new("/p.toml"), &|_| None).unwrap()
+    }
+
+    #[test]
+    fn it_is_a_stable_text() {
+        // Checkpoints hold this: changing it makes existing state folders unusable.
+        assert_eq!(
+            pipeline("", "").fingerprint(),
+            r#"{"format":1,"root_path":"by-dev","meta_path":"meta","mq":"rocksmq","collections":["a.*","b.*"],"#
+                .to_owned()
+                + r#""exclude":[],"target":"milvus at http://target:19530"}"#
+        );
+    }
+
+    #[test]
+    fn it_ignores_what_may_change_between_runs() {
+        let before = pipeline("", "").fingerprint();
+        for (from, to) in [
+            ("name = \"p\"", "name = \"q\""),
+            ("/state", "/elsewhere"),
+            ("\"http://a:1\"", "\"http://b:2\", \"http://c:3\""),
+            ("\"/mq\"", "\"/moved/mq\""),
+            ("\"b.*\", \"a.*\"", "\"a.*\", \"b.*\", \"a.*\""),
+            ("http://Target:19530", "http://target:19530/"),
+            ("type = \"milvus\"", "adopt = true, token = \"t:p\", type = \"milvus\""),
+            ("name = \"p\"", "name = \"p\"\ndelivery = { memory = \"1GiB\" }"),
+        ] {
+            let after = pipeline(from, to);
+            assert_eq!(after.fingerprint(), before, "{from} → {to}");
+            assert_eq!(after.differences_from(&before), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn it_tells_what_makes_another_pipeline_of_it() {
+        let before = pipeline("", "").fingerprint();
+        for (from, to, difference) in [
+            ("etcd =", "root_path = \"prod\", etcd =", "root_path in [source] was by-dev, is prod"),
+            ("etcd =", "meta_path = \"m\", etcd =", "meta_path in [source] was meta, is m"),
+            ("\"b.*\", ", "", "collections in [select] was [a.*, b.*], is [a.*]"),
+            ("collections =", "exclude = [\"a.x\"], collections =", "exclude in [select] was [], is [a.x]"),
+            (
+                "Target:19530",
+                "other:19530",
+                "[target] was milvus at http://target:19530, is milvus at http://other:19530",
+            ),
+            (
+                "type = \"milvus\", uri = \"http://Target:19530\"",
+                "type = \"null\"",
+                "[target] was milvus at http://target:19530, is null",
+            ),
+        ] {
+            let after = pipeline(from, to);
+            assert_ne!(after.fingerprint(), before);
+            assert_eq!(after.differences_from(&before), [difference]);
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_that_cant_be_read_differs() {
+        assert_eq!(pipeline("", "").differences_from("?").len(), 1);
+    }
+
+    #[test]
+    fn default_ports_make_no_difference() {
+        assert_eq!(canonical("https://H:443/"), canonical("https://h"));
+        assert_eq!(canonical("http://h:80"), "http://h");
+        assert_eq!(canonical("http://h:8080"), "http://h:8080");
+    }
+}

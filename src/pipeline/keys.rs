@@ -1,0 +1,467 @@
+//! Every table and key of a pipeline file: what it means, its shape, its default. The reader takes its defaults and
+//! limits from here, and `docs/pipeline.md` is made from it, so the three can't disagree.
+
+/// A table of the file.
+#[derive(Debug)]
+pub struct Table {
+    /// Its path, e.g. `source.mq`; the top level is the empty path.
+    pub path: &'static str,
+    /// The `type` of the table around it that it goes with; `None`: any.
+    pub variant: Option<&'static str>,
+    /// Whether a file must have it.
+    pub required: bool,
+    /// What it is for.
+    pub meaning: &'static str,
+}
+
+/// A key of the file.
+#[derive(Debug)]
+pub struct Key {
+    /// The path of its table.
+    pub table: &'static str,
+    /// The `type` of its table that it goes with; `None`: any.
+    pub variant: Option<&'static str>,
+    /// Its name.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub shape: Shape,
+    /// What holds where it is not written.
+    pub default: Default,
+    /// What it means.
+    pub meaning: &'static str,
+    /// A value as written in the file.
+    pub example: &'static str,
+}
+
+/// What a value looks like. Limits are inclusive; sizes and durations are written as in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Letters, digits, `-` and `_`.
+    Name,
+    /// Any text but the empty one.
+    Text,
+    /// A text that is never printed.
+    Secret,
+    /// A path; a relative one starts at the folder of the pipeline file.
+    Path,
+    /// `http://host:port` or `https://host:port`.
+    Address,
+    /// A list of addresses, at least one.
+    Addresses,
+    /// A list of patterns `database.collection`.
+    Patterns,
+    /// Bytes, with a unit: from, to.
+    Size(&'static str, &'static str),
+    /// A duration, with a unit: from, to.
+    Duration(&'static str, &'static str),
+    /// A whole number: from, to.
+    Count(u64, u64),
+    /// `true` or `false`.
+    Flag,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+}
+
+/// What holds where a key is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    /// Nothing: the key must be there.
+    Required,
+    /// This value, written as in the file, but a text without its quotes.
+    Value(&'static str),
+    /// What these words say.
+    Words(&'static str),
+}
+
+impl Table {
+    /// The last part of its path: its key in the table around it.
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// The path of the table around it; `None` for the top level.
+    pub fn parent(&self) -> Option<&'static str> {
+        match self.path.rsplit_once('.') {
+            Some((parent, _)) => Some(parent),
+            None if self.path.is_empty() => None,
+            None => Some(""),
+        }
+    }
+}
+
+/// The top level.
+pub static TOP: Table =
+    Table { path: "", variant: None, required: true, meaning: "The pipeline as a whole." };
+/// `[source]`
+pub static SOURCE: Table = Table {
+    path: "source",
+    variant: None,
+    required: true,
+    meaning: "The Milvus cluster that is followed. Its catalog is read from its etcd, its rows from its message \
+              queue; nothing is written to either.",
+};
+/// `[source.etcd_tls]`
+pub static SOURCE_ETCD_TLS: Table = Table {
+    path: "source.etcd_tls",
+    variant: None,
+    required: false,
+    meaning: "TLS for the connection to etcd, beyond what `https://` in its addresses does by itself.",
+};
+/// `[source.mq]`
+pub static SOURCE_MQ: Table =
+    Table { path: "source.mq", variant: None, required: true, meaning: "The message queue of the source." };
+/// `[select]`
+pub static SELECT: Table = Table {
+    path: "select",
+    variant: None,
+    required: true,
+    meaning: "Which collections the pipeline takes. A pattern is `database.collection`; in either part `*` stands \
+              for any run of characters and `?` for any single one, neither reaches over the dot, and case matters. \
+              Collections that appear later are taken as well if they match.",
+};
+/// `[target]`
+pub static TARGET: Table =
+    Table { path: "target", variant: None, required: true, meaning: "Where the changes go." };
+/// `[target.tls]`
+pub static TARGET_TLS: Table = Table {
+    path: "target.tls",
+    variant: Some("milvus"),
+    required: false,
+    meaning: "TLS for the connection to the target, beyond what `https://` in its address does by itself.",
+};
+/// `[delivery]`
+pub static DELIVERY: Table = Table {
+    path: "delivery",
+    variant: None,
+    required: false,
+    meaning: "How much, how fast, how fresh. The defaults suit most pipelines.",
+};
+
+/// `name`
+pub static NAME: Key = Key {
+    table: "",
+    variant: None,
+    name: "name",
+    shape: Shape::Name,
+    default: Default::Required,
+    meaning: "The pipeline's name, in logs and in the default of `state_dir`.",
+    example: "\"orders-standby\"",
+};
+/// `state_dir`
+pub static STATE_DIR: Key = Key {
+    table: "",
+    variant: None,
+    name: "state_dir",
+    shape: Shape::Path,
+    default: Default::Words(
+        "`$XDG_STATE_HOME/migrans/<name>`, or `~/.local/state/migrans/<name>` without that variable",
+    ),
+    meaning: "The folder of the checkpoint: what was applied, and where reading goes on. One process at a time may \
+              own it. Without it the pipeline starts over.",
+    example: "\"/var/lib/migrans/orders-standby\"",
+};
+/// `etcd` in `[source]`
+pub static SOURCE_ETCD: Key = Key {
+    table: "source",
+    variant: None,
+    name: "etcd",
+    shape: Shape::Addresses,
+    default: Default::Required,
+    meaning: "The addresses of the source's etcd (Milvus: `etcd.endpoints`), with `http://` or `https://` in front.",
+    example: "[\"http://127.0.0.1:2379\"]",
+};
+/// `root_path` in `[source]`
+pub static SOURCE_ROOT_PATH: Key = Key {
+    table: "source",
+    variant: None,
+    name: "root_path",
+    shape: Shape::Text,
+    default: Default::Value("by-dev"),
+    meaning: "The prefix of the source's keys in etcd (Milvus: `etcd.rootPath`).",
+    example: "\"by-dev\"",
+};
+/// `meta_path` in `[source]`
+pub static SOURCE_META_PATH: Key = Key {
+    table: "source",
+    variant: None,
+    name: "meta_path",
+    shape: Shape::Text,
+    default: Default::Value("meta"),
+    meaning: "The prefix of the catalog below `root_path` (Milvus: `etcd.metaSubPath`).",
+    example: "\"meta\"",
+};
+/// `etcd_username` in `[source]`
+pub static SOURCE_ETCD_USERNAME: Key = Key {
+    table: "source",
+    variant: None,
+    name: "etcd_username",
+    shape: Shape::Text,
+    default: Default::Words("no authentication"),
+    meaning: "The user for etcd. It needs to read below `root_path`, nothing else. Goes with `etcd_password`.",
+    example: "\"reader\"",
+};
+/// `etcd_password` in `[source]`
+pub static SOURCE_ETCD_PASSWORD: Key = Key {
+    table: "source",
+    variant: None,
+    name: "etcd_password",
+    shape: Shape::Secret,
+    default: Default::Words("no authentication"),
+    meaning: "That user's password. Take it from the environment rather than writing it into the file.",
+    example: "\"${ETCD_PASSWORD}\"",
+};
+/// The keys of `[source.etcd_tls]`
+pub static SOURCE_ETCD_TLS_KEYS: TlsKeys = tls_keys("source.etcd_tls", None);
+/// `type` in `[source.mq]`
+pub static SOURCE_MQ_TYPE: Key = Key {
+    table: "source.mq",
+    variant: None,
+    name: "type",
+    shape: Shape::OneOf(&["rocksmq"]),
+    default: Default::Required,
+    meaning: "Its kind. `rocksmq`: the queue that is embedded in a standalone Milvus.",
+    example: "\"rocksmq\"",
+};
+/// `path` in `[source.mq]` of RocksMQ
+pub static SOURCE_MQ_PATH: Key = Key {
+    table: "source.mq",
+    variant: Some("rocksmq"),
+    name: "path",
+    shape: Shape::Path,
+    default: Default::Required,
+    meaning: "The folder of the queue (Milvus: `rocksmq.path`), on this machine. It is only read; Milvus may run \
+              beside it.",
+    example: "\"/var/lib/milvus/rdb_data\"",
+};
+/// `collections` in `[select]`
+pub static SELECT_COLLECTIONS: Key = Key {
+    table: "select",
+    variant: None,
+    name: "collections",
+    shape: Shape::Patterns,
+    default: Default::Required,
+    meaning: "What to take: at least one pattern.",
+    example: "[\"default.orders\", \"shop.*\"]",
+};
+/// `exclude` in `[select]`
+pub static SELECT_EXCLUDE: Key = Key {
+    table: "select",
+    variant: None,
+    name: "exclude",
+    shape: Shape::Patterns,
+    default: Default::Words("nothing is left out"),
+    meaning: "What to leave out of that. It wins over `collections`.",
+    example: "[\"shop.tmp_*\"]",
+};
+/// `type` in `[target]`
+pub static TARGET_TYPE: Key = Key {
+    table: "target",
+    variant: None,
+    name: "type",
+    shape: Shape::OneOf(&["milvus", "null"]),
+    default: Default::Required,
+    meaning: "Its kind. `milvus`: a Milvus, written by Insert, Upsert and Delete. `null`: takes everything and \
+              keeps nothing, to measure the source's side alone.",
+    example: "\"milvus\"",
+};
+/// `uri` in `[target]` of Milvus
+pub static TARGET_URI: Key = Key {
+    table: "target",
+    variant: Some("milvus"),
+    name: "uri",
+    shape: Shape::Address,
+    default: Default::Required,
+    meaning: "The address of its proxy.",
+    example: "\"http://127.0.0.1:19530\"",
+};
+/// `token` in `[target]` of Milvus
+pub static TARGET_TOKEN: Key = Key {
+    table: "target",
+    variant: Some("milvus"),
+    name: "token",
+    shape: Shape::Secret,
+    default: Default::Words("no authentication"),
+    meaning: "`user:password` or an API key. Take it from the environment rather than writing it into the file.",
+    example: "\"${TARGET_TOKEN}\"",
+};
+/// `adopt` in `[target]` of Milvus
+pub static TARGET_ADOPT: Key = Key {
+    table: "target",
+    variant: Some("milvus"),
+    name: "adopt",
+    shape: Shape::Flag,
+    default: Default::Value("false"),
+    meaning: "Whether collections that are already on the target, and that this pipeline did not create, may be \
+              written to if their schema matches. Without it they are a conflict, reported before anything is \
+              written.",
+    example: "true",
+};
+/// `connect_timeout` in `[target]` of Milvus
+pub static TARGET_CONNECT_TIMEOUT: Key = Key {
+    table: "target",
+    variant: Some("milvus"),
+    name: "connect_timeout",
+    shape: Shape::Duration("100ms", "5m"),
+    default: Default::Value("10s"),
+    meaning: "How long connecting may take.",
+    example: "\"30s\"",
+};
+/// The keys of `[target.tls]`
+pub static TARGET_TLS_KEYS: TlsKeys = tls_keys("target.tls", Some("milvus"));
+/// `memory` in `[delivery]`
+pub static DELIVERY_MEMORY: Key = Key {
+    table: "delivery",
+    variant: None,
+    name: "memory",
+    shape: Shape::Size("16MiB", "1TiB"),
+    default: Default::Value("256MiB"),
+    meaning: "The budget for changes in flight: read from the queue, but not yet durable on the target. Reading \
+              pauses when it is used up. The process takes this and a constant. At least twice `batch`.",
+    example: "\"1GiB\"",
+};
+/// `max_lag` in `[delivery]`
+pub static DELIVERY_MAX_LAG: Key = Key {
+    table: "delivery",
+    variant: None,
+    name: "max_lag",
+    shape: Shape::Duration("0ms", "10m"),
+    default: Default::Value("200ms"),
+    meaning: "How long changes may be held back to make batches fuller. Smaller is fresher, larger is more \
+              throughput per call.",
+    example: "\"1s\"",
+};
+/// `batch` in `[delivery]`
+pub static DELIVERY_BATCH: Key = Key {
+    table: "delivery",
+    variant: None,
+    name: "batch",
+    shape: Shape::Size("64KiB", "48MiB"),
+    default: Default::Value("8MiB"),
+    meaning: "The size that batches are cut at. (A Milvus proxy takes no call above 64 MiB.)",
+    example: "\"16MiB\"",
+};
+/// `max_calls` in `[delivery]`
+pub static DELIVERY_MAX_CALLS: Key = Key {
+    table: "delivery",
+    variant: None,
+    name: "max_calls",
+    shape: Shape::Count(1, 256),
+    default: Default::Value("4"),
+    meaning: "The most calls to the target that are in flight at a time. The pipeline uses fewer when the target \
+              gets slower by more.",
+    example: "8",
+};
+/// `call_deadline` in `[delivery]`
+pub static DELIVERY_CALL_DEADLINE: Key = Key {
+    table: "delivery",
+    variant: None,
+    name: "call_deadline",
+    shape: Shape::Duration("1s", "10m"),
+    default: Default::Value("10s"),
+    meaning: "How long one call may take. It is also how long a start after a crash waits, at most, until no call \
+              from before the crash can still take effect.",
+    example: "\"30s\"",
+};
+/// `checkpoint_interval` in `[delivery]`
+pub static DELIVERY_CHECKPOINT_INTERVAL: Key = Key {
+    table: "delivery",
+    variant: None,
+    name: "checkpoint_interval",
+    shape: Shape::Duration("10ms", "1m"),
+    default: Default::Value("500ms"),
+    meaning: "How often progress is made durable while changes flow. After a crash, what was applied since then is \
+              applied again, with the same outcome.",
+    example: "\"2s\"",
+};
+
+/// The keys of a table with TLS settings.
+#[derive(Debug)]
+pub struct TlsKeys {
+    /// `ca`
+    pub ca: Key,
+    /// `cert`
+    pub cert: Key,
+    /// `key`
+    pub key: Key,
+    /// `server_name`
+    pub server_name: Key,
+}
+
+const fn tls_keys(table: &'static str, variant: Option<&'static str>) -> TlsKeys {
+    TlsKeys {
+        ca: Key {
+            table,
+            variant,
+            name: "ca",
+            shape: Shape::Path,
+            default: Default::Words("the certificates of the system alone"),
+            meaning: "A PEM file with the certificates to trust, beside those of the system.",
+            example: "\"ca.pem\"",
+        },
+        cert: Key {
+            table,
+            variant,
+            name: "cert",
+            shape: Shape::Path,
+            default: Default::Words("none is shown"),
+            meaning: "A PEM file with our own certificate. Goes with `key`.",
+            example: "\"client.pem\"",
+        },
+        key: Key {
+            table,
+            variant,
+            name: "key",
+            shape: Shape::Path,
+            default: Default::Words("none"),
+            meaning: "A PEM file with the key of that certificate.",
+            example: "\"client-key.pem\"",
+        },
+        server_name: Key {
+            table,
+            variant,
+            name: "server_name",
+            shape: Shape::Text,
+            default: Default::Words("the host of the address"),
+            meaning: "The name to expect in the server's certificate.",
+            example: "\"milvus.example\"",
+        },
+    }
+}
+
+/// All tables, each after the one around it.
+pub static TABLES: [&Table; 8] =
+    [&TOP, &SOURCE, &SOURCE_ETCD_TLS, &SOURCE_MQ, &SELECT, &TARGET, &TARGET_TLS, &DELIVERY];
+
+/// All keys, by table.
+pub static KEYS: [&Key; 30] = [
+    &NAME,
+    &STATE_DIR,
+    &SOURCE_ETCD,
+    &SOURCE_ROOT_PATH,
+    &SOURCE_META_PATH,
+    &SOURCE_ETCD_USERNAME,
+    &SOURCE_ETCD_PASSWORD,
+    &SOURCE_ETCD_TLS_KEYS.ca,
+    &SOURCE_ETCD_TLS_KEYS.cert,
+    &SOURCE_ETCD_TLS_KEYS.key,
+    &SOURCE_ETCD_TLS_KEYS.server_name,
+    &SOURCE_MQ_TYPE,
+    &SOURCE_MQ_PATH,
+    &SELECT_COLLECTIONS,
+    &SELECT_EXCLUDE,
+    &TARGET_TYPE,
+    &TARGET_URI,
+    &TARGET_TOKEN,
+    &TARGET_ADOPT,
+    &TARGET_CONNECT_TIMEOUT,
+    &TARGET_TLS_KEYS.ca,
+    &TARGET_TLS_KEYS.cert,
+    &TARGET_TLS_KEYS.key,
+    &TARGET_TLS_KEYS.server_name,
+    &DELIVERY_MEMORY,
+    &DELIVERY_MAX_LAG,
+    &DELIVERY_BATCH,
+    &DELIVERY_MAX_CALLS,
+    &DELIVERY_CALL_DEADLINE,
+    &DELIVERY_CHECKPOINT_INTERVAL,
+];

@@ -1,0 +1,155 @@
+//! What values must be beyond their shape, and what keys must be to each other.
+
+use http::Uri;
+
+use super::keys::{self, TlsKeys};
+use super::reader::{Objection, Reader, Section};
+use super::{Delivery, Select, select};
+
+/// The longest name of a pipeline: it becomes the name of a folder.
+const NAME_LENGTH: usize = 100;
+
+/// Letters, digits, `-` and `_`.
+pub(super) fn name(text: &str) -> Result<(), Objection> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if !text.bytes().all(allowed) {
+        return Err((format!("can't be \"{text}\""), "use letters, digits, - and _".to_owned()));
+    }
+    if text.len() > NAME_LENGTH {
+        let message = format!("has {} characters", text.len());
+        return Err((message, format!("use at most {NAME_LENGTH}")));
+    }
+    Ok(())
+}
+
+/// `http://host:port` or `https://host:port` and nothing more. Messages don't repeat the text: a password may be in it.
+pub(super) fn address(text: &str) -> Result<(), Objection> {
+    let refuse = |message: &str, hint: &str| Err((message.to_owned(), hint.to_owned()));
+    let shape = "write http://host:port or https://host:port";
+    let Ok(uri) = text.parse::<Uri>() else { return refuse("is no address", shape) };
+    let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return refuse("does not begin with http:// or https://", shape);
+    };
+    if authority.as_str().contains('@') {
+        return refuse("holds credentials", "put them into keys of their own");
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return refuse("has no host", shape);
+    }
+    let after_colon = authority.as_str().rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    if after_colon.is_some() && uri.port_u16().is_none_or(|port| port == 0) {
+        return refuse("has no valid port", shape);
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
+        return refuse("has something after host and port", shape);
+    }
+    Ok(())
+}
+
+/// A pattern of `[select]`.
+pub(super) fn pattern(text: &str) -> Result<(), Objection> {
+    match select::objection(text) {
+        Some((message, hint)) => Err((format!("\"{text}\" {message}"), hint)),
+        None => Ok(()),
+    }
+}
+
+/// Anything.
+pub(super) fn anything(_: &str) -> Result<(), Objection> {
+    Ok(())
+}
+
+/// A user goes with a password.
+pub(super) fn credentials(reader: &mut Reader<'_>, source: &Section<'_>) {
+    pair(reader, source, &keys::SOURCE_ETCD_USERNAME, &keys::SOURCE_ETCD_PASSWORD);
+}
+
+/// TLS settings fit each other and the addresses.
+pub(super) fn tls(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    keys: &TlsKeys,
+    addresses: Option<&[String]>,
+) {
+    pair(reader, section, &keys.cert, &keys.key);
+    let plain = |address: &String| !address.starts_with("https://");
+    if section.is_written() && addresses.is_some_and(|addresses| addresses.iter().any(plain)) {
+        let objection =
+            ("is set, but an address begins with http://", "write https:// there, or remove the table");
+        reader.object_to_table(section, (objection.0.to_owned(), objection.1.to_owned()));
+    }
+}
+
+fn pair(reader: &mut Reader<'_>, section: &Section<'_>, one: &keys::Key, other: &keys::Key) {
+    let (there, missing) = match (section.has(one), section.has(other)) {
+        (true, false) => (one, other),
+        (false, true) => (other, one),
+        _ => return,
+    };
+    let message = format!("is set without \"{}\"", missing.name);
+    reader.object(section, there, (message, format!("set both or none of {} and {}", one.name, other.name)));
+}
+
+/// Something is selected.
+pub(super) fn selection(reader: &mut Reader<'_>, section: &Section<'_>, select: &Select) {
+    let excluded = |pattern: &String| select.exclude.iter().any(|exclude| select::covers(exclude, pattern));
+    if select.collections.iter().all(excluded) {
+        let message = "leaves out everything that \"collections\" takes".to_owned();
+        let hint = "remove patterns from exclude, or add others to collections".to_owned();
+        reader.object(section, &keys::SELECT_EXCLUDE, (message, hint));
+    }
+}
+
+/// The budget has room for batches.
+pub(super) fn delivery(reader: &mut Reader<'_>, section: &Section<'_>, delivery: &Delivery) {
+    if delivery.memory / 2 < delivery.batch {
+        let message = "is less than twice \"batch\"".to_owned();
+        let key = &keys::DELIVERY_MEMORY;
+        reader.object(section, key, (message, "raise memory, or lower batch".to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_scheme_and_a_host_and_no_more() {
+        for text in [
+            "http://127.0.0.1:2379",
+            "https://db.example",
+            "https://db.example/",
+            "http://[::1]:19530",
+            "http://[::1]",
+            "HTTP://Host:1",
+        ] {
+            assert_eq!(address(text), Ok(()), "{text}");
+        }
+        for (text, message) in [
+            ("127.0.0.1:2379", "does not begin with http:// or https://"),
+            ("localhost", "does not begin with http:// or https://"),
+            ("tcp://localhost:1", "does not begin with http:// or https://"),
+            ("", "is no address"),
+            ("http://", "is no address"),
+            ("http://a b", "is no address"),
+            ("http://:19530", "has no host"),
+            ("http://h:99999", "has no valid port"),
+            ("http://h:0", "has no valid port"),
+            ("http://h:port", "has no valid port"),
+            ("http://user:secret@h:1", "holds credentials"),
+            ("http://h:1/db", "has something after host and port"),
+            ("http://h:1?x", "has something after host and port"),
+        ] {
+            assert_eq!(address(text).unwrap_err().0, message, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_fit_for_a_folder() {
+        assert_eq!(name("Orders-standby_2"), Ok(()));
+        for text in ["a b", "a/b", "..", "é", "a.b"] {
+            assert!(name(text).is_err(), "{text}");
+        }
+        assert_eq!(name(&"x".repeat(101)).unwrap_err().0, "has 101 characters");
+    }
+}

@@ -1,0 +1,294 @@
+//! The connection to a Milvus: addresses, credentials, versions, and making calls.
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::uri::PathAndQuery;
+use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Response};
+
+use super::rope::Rope;
+use super::status::{self, Effect};
+use super::version::Version;
+use crate::error::{Error, Kind, Result};
+use crate::milvus::proto::common::{ClientInfo, Status};
+use crate::milvus::proto::milvus::milvus_service_client::MilvusServiceClient;
+use crate::milvus::proto::milvus::{ConnectRequest, GetVersionRequest};
+use crate::pipeline::{MilvusTarget, Secret, Tls};
+
+/// Milvus' proxy takes 64 MiB (`proxy.grpc.serverMaxRecvSize`); the rest is for names and headers.
+pub(super) const MAX_REQUEST: usize = 60 << 20;
+/// An answer repeats the keys of an insert.
+const MAX_ANSWER: usize = 256 << 20;
+const WINDOW: u32 = 16 << 20;
+/// Milvus' proxy cuts connections that ping more often than every 5 s.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection. It is made anew by itself when it breaks; calls that it carried then fail.
+#[derive(Clone)]
+pub(super) struct Client {
+    service: InterceptedService<Channel, Credentials>,
+    uri: String,
+    version: Version,
+}
+
+/// The generated client on our connection.
+pub(super) type Rpc = MilvusServiceClient<InterceptedService<Channel, Credentials>>;
+
+/// A call that writes rows, encoded by us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowCall {
+    Insert,
+    Upsert,
+}
+
+impl Client {
+    /// Connects, logs in, and asks for the version.
+    ///
+    /// # Errors
+    /// `PipelineFile` for an impossible address or TLS file, `Unavailable`, `Denied`, `Version`; all name the address.
+    pub(super) async fn connect(target: &MilvusTarget) -> Result<Client> {
+        let at = |error: Error| error.context(format!("target {}", target.uri));
+        let endpoint = endpoint(target).map_err(at)?;
+        let credentials = Credentials::new(target.token.as_ref()).map_err(at)?;
+        let channel = tokio::time::timeout(target.connect_timeout, endpoint.connect())
+            .await
+            .map_err(|_| unreachable().caused_by(format!("no answer within {:?}", target.connect_timeout)))
+            .and_then(|connected| connected.map_err(|error| unreachable().caused_by(error)))
+            .map_err(at)?;
+        let service = InterceptedService::new(channel, credentials);
+        let version = hello(&service, target.connect_timeout).await.map_err(at)?;
+        Ok(Client { service, uri: target.uri.clone(), version })
+    }
+
+    /// The address.
+    pub(super) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The server's version.
+    pub(super) fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// To make calls with [`answer`].
+    pub(super) fn rpc(&self) -> Rpc {
+        rpc(&self.service)
+    }
+
+    /// Sends encoded rows. The answer says how many rows were taken.
+    ///
+    /// # Errors
+    /// As [`status::check`] with rows at stake.
+    pub(super) async fn send_rows(
+        &self,
+        call: RowCall,
+        rope: Rope,
+        deadline: Duration,
+        what: &str,
+    ) -> Result<RowsAnswer> {
+        let path = PathAndQuery::from_static(match call {
+            RowCall::Insert => "/milvus.proto.milvus.MilvusService/Insert",
+            RowCall::Upsert => "/milvus.proto.milvus.MilvusService/Upsert",
+        });
+        let mut grpc = tonic::client::Grpc::new(self.service.clone()).max_decoding_message_size(MAX_ANSWER);
+        let sent = async {
+            grpc.ready().await.map_err(|error| tonic::Status::from_error(Box::new(error)))?;
+            grpc.unary(request(rope, deadline), path, RopeCodec::default()).await
+        };
+        let answer = answer(sent, deadline, Effect::Rows, what).await?;
+        status::check(answer.status.as_ref(), Effect::Rows, what)?;
+        Ok(answer)
+    }
+}
+
+/// Makes a call whose answer is awaited for `deadline` at most.
+///
+/// # Errors
+/// If the call as such fails; the status in the answer is not looked at.
+pub(super) async fn answer<T>(
+    call: impl Future<Output = Result<Response<T>, tonic::Status>>,
+    deadline: Duration,
+    effect: Effect,
+    what: &str,
+) -> Result<T> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(error)) => Err(status::of_call(error, effect, what)),
+        Err(_) => Err(status::of_silence(effect, what)),
+    }
+}
+
+/// A request that tells the server its deadline.
+pub(super) fn request<T>(message: T, deadline: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}
+
+fn rpc(service: &InterceptedService<Channel, Credentials>) -> Rpc {
+    MilvusServiceClient::new(service.clone()).max_decoding_message_size(MAX_ANSWER)
+}
+
+/// Logs in and asks for the version.
+async fn hello(service: &InterceptedService<Channel, Credentials>, deadline: Duration) -> Result<Version> {
+    let mut rpc = rpc(service);
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default().trim().to_owned();
+    let info = ClientInfo {
+        sdk_type: "Rust".into(),
+        sdk_version: env!("CARGO_PKG_VERSION").into(),
+        local_time: jiff::Timestamp::now().to_string(),
+        host,
+        ..Default::default()
+    };
+    let message = ConnectRequest { client_info: Some(info), ..Default::default() };
+    let connected =
+        answer(rpc.connect(request(message, deadline)), deadline, Effect::Repeatable, "connecting").await;
+    let connected = connected.map_err(|error| match error.kind() {
+        Kind::Version => Error::new(Kind::Version, "this is not a Milvus 2.3 or later")
+            .hint("the address of Milvus' gRPC port is needed, by default 19530"),
+        _ => error,
+    })?;
+    status::check(connected.status.as_ref(), Effect::Repeatable, "connecting")?;
+    let call = rpc.get_version(request(GetVersionRequest {}, deadline));
+    let version = answer(call, deadline, Effect::Repeatable, "asking for the version").await?;
+    status::check(version.status.as_ref(), Effect::Repeatable, "asking for the version")?;
+    Version::parse(&version.version)
+}
+
+fn endpoint(target: &MilvusTarget) -> Result<Endpoint> {
+    let invalid = |message: &str| Error::new(Kind::PipelineFile, message.to_owned());
+    let endpoint = Endpoint::from_shared(target.uri.clone())
+        .map_err(|error| invalid("this is not an address").caused_by(error))?;
+    let endpoint = match endpoint.uri().scheme_str() {
+        Some("https") => endpoint
+            .tls_config(tls_config(&target.tls.clone().unwrap_or_default())?)
+            .map_err(|error| invalid("its TLS settings can't be used").caused_by(error))?,
+        Some("http") if target.tls.is_none() => endpoint,
+        Some("http") => {
+            return Err(invalid("TLS settings with an address without TLS")
+                .hint("write `https://` in `uri`, or leave the TLS settings out"));
+        }
+        _ => return Err(invalid("this address has no scheme").hint("write `http://host:19530`")),
+    };
+    Ok(endpoint
+        .connect_timeout(target.connect_timeout)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
+}
+
+fn tls_config(tls: &Tls) -> Result<ClientTlsConfig> {
+    let mut config = ClientTlsConfig::new().with_native_roots();
+    if let Some(ca) = &tls.ca {
+        config = config.ca_certificate(Certificate::from_pem(read(ca)?));
+    }
+    match (&tls.cert, &tls.key) {
+        (Some(cert), Some(key)) => config = config.identity(Identity::from_pem(read(cert)?, read(key)?)),
+        (None, None) => {}
+        _ => {
+            return Err(Error::new(Kind::PipelineFile, "a client certificate needs both `cert` and `key`"));
+        }
+    }
+    if let Some(name) = &tls.server_name {
+        config = config.domain_name(name);
+    }
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| {
+        Error::new(Kind::PipelineFile, format!("TLS file {} can't be read", path.display())).caused_by(error)
+    })
+}
+
+fn unreachable() -> Error {
+    Error::new(Kind::Unavailable, "the server can't be reached")
+        .hint("check `uri` in [target], and that Milvus is running")
+}
+
+/// Puts the token into each call, as Milvus' own clients do: base64 in `authorization`.
+#[derive(Clone)]
+pub(super) struct Credentials(Option<MetadataValue<Ascii>>);
+
+impl Credentials {
+    fn new(token: Option<&Secret>) -> Result<Credentials> {
+        let Some(token) = token else { return Ok(Credentials(None)) };
+        let mut value: MetadataValue<Ascii> = BASE64_STANDARD
+            .encode(&token.0)
+            .parse()
+            .map_err(|_| Error::new(Kind::Internal, "the token can't be put into a header"))?;
+        value.set_sensitive(true);
+        Ok(Credentials(Some(value)))
+    }
+}
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, tonic::Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// What is of interest in a `milvus.MutationResult`. It also holds the keys of all rows, which are skipped.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RowsAnswer {
+    #[prost(message, optional, tag = "1")]
+    status: Option<Status>,
+    #[prost(int64, tag = "6")]
+    pub(super) insert_count: i64,
+}
+
+/// Writes a rope's pieces into the connection's buffer.
+#[derive(Default)]
+struct RopeCodec {
+    answers: tonic_prost::ProstCodec<(), RowsAnswer>,
+}
+
+impl Codec for RopeCodec {
+    type Encode = Rope;
+    type Decode = RowsAnswer;
+    type Encoder = RopeEncoder;
+    type Decoder = tonic_prost::ProstDecoder<RowsAnswer>;
+
+    fn encoder(&mut self) -> RopeEncoder {
+        RopeEncoder
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        self.answers.decoder()
+    }
+}
+
+struct RopeEncoder;
+
+impl Encoder for RopeEncoder {
+    type Item = Rope;
+    type Error = tonic::Status;
+
+    fn encode(&mut self, rope: Rope, out: &mut EncodeBuf<'_>) -> Result<(), tonic::Status> {
+        use bytes::BufMut;
+        out.reserve(rope.len());
+        for piece in rope.into_pieces() {
+            out.put_slice(&piece);
+        }
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        // The size is known: `encode` reserves it.
+        BufferSettings::new(64, usize::MAX)
+    }
+}
