@@ -2,6 +2,7 @@
 //!
 //! Every read is linearizable, unless it is of a revision that such a read has shown.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ const PAGE: i64 = 2_000;
 /// How often an open watch is checked for life, and how long the answer may take. (etcd refuses checks more often than
 /// every 5 s.)
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+/// What to do when a server can't be reached.
+const REACHABLE: &str = "is it up, are address and protocol (http:// or https://) right?";
 /// The largest answer. A watch that was behind, and a read of what has changed, come in one piece.
 const LARGEST_ANSWER: usize = 1 << 30;
 
@@ -121,10 +124,14 @@ impl Servers {
             }
         }
         if failures.len() > 1 {
-            let reasons: Vec<String> =
-                failures.iter().map(|error| error.report().replace("\n  ", "; ")).collect();
-            let message = format!("none of the source's etcd servers can be used: {}", self.describe());
-            return Err(Error::new(Kind::Unavailable, message).caused_by(reasons.join(" | ")));
+            let reason = |error: &Error| match StdError::source(error) {
+                Some(cause) => format!("{error} ({cause})"),
+                None => error.to_string(),
+            };
+            let reasons: Vec<String> = failures.iter().map(reason).collect();
+            let message =
+                format!("none of the servers of the source's etcd can be used: {}", self.describe());
+            return Err(Error::new(Kind::Unavailable, message).caused_by(reasons.join("; ")).hint(REACHABLE));
         }
         Err(failures.pop().unwrap_or_else(|| Error::new(Kind::PipelineFile, "source.etcd names no server")))
     }
@@ -375,7 +382,7 @@ fn explain(address: &str, error: etcd_client::Error) -> Error {
                 .hint("write it like http://127.0.0.1:2379");
         }
         etcd_client::Error::TransportError(error) => {
-            return unreachable(&at).caused_by(causes(&error));
+            return unreachable(&at).caused_by(with_root(error.to_string(), &error));
         }
         error => return unreachable(&at).caused_by(error),
     };
@@ -399,27 +406,38 @@ fn explain(address: &str, error: etcd_client::Error) -> Error {
     if text.contains("has been compacted") {
         return Error::new(Kind::Unavailable, format!("{at} compacted a revision while it was being read"));
     }
-    unreachable(&at).caused_by(causes(&status))
+    if status.code() == Code::Unimplemented {
+        let message =
+            format!("what listens at {address} (source.etcd) is not an etcd of version 3.4 or later");
+        return Error::new(Kind::NotFound, message).caused_by(text.to_owned());
+    }
+    let cause = with_root(text.to_owned(), &status);
+    if cause.contains("certificate") {
+        let message = format!("{at} and migrans do not accept each other's certificates");
+        let hint = "check source.etcd_tls: ca, cert, key and server_name";
+        return Error::new(Kind::Unavailable, message).caused_by(cause).hint(hint);
+    }
+    unreachable(&at).caused_by(cause)
 }
 
 fn unreachable(at: &str) -> Error {
-    Error::new(Kind::Unavailable, format!("{at} can't be reached"))
-        .hint("is it up, are address and protocol (http:// or https://) right?")
+    Error::new(Kind::Unavailable, format!("{at} can't be reached")).hint(REACHABLE)
 }
 
-/// An error with its causes on one line; the client hides them.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
+/// `text` and the first cause of `error`; the errors in between only repeat each other.
+fn with_root(text: String, error: &dyn StdError) -> String {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
     }
-    text
+    let root = root.to_string();
+    if text.is_empty() || root.contains(&text) {
+        root
+    } else if text.contains(&root) || error.source().is_none() {
+        text
+    } else {
+        format!("{text}: {root}")
+    }
 }
 
 #[cfg(test)]

@@ -130,10 +130,9 @@ impl<F: Fn(CatalogUpdate) + Send> Follower<F> {
         version::running(&sessions, self.meta.prefix())?;
         let list = connection.list(&self.meta).await?;
         self.check_identity(&list, connection)?;
-        let mut probed = list.revision;
-        let mut mirror = Mirror::new(list.revision, key_changes(&self.meta, list.keys)?);
-        let mut watch = connection.watch(&self.meta, probed).await?;
-        self.publish(connection, &mirror, true, Some(tick)).await?;
+        let mut view = View::new(&self.meta, list)?;
+        let mut watch = connection.watch(&self.meta, self.revision).await?;
+        self.publish(connection, &view.mirror, true, Some(tick)).await?;
         patience.reached(connection.address());
 
         let mut confirming: Option<Confirming> = None;
@@ -151,38 +150,28 @@ impl<F: Fn(CatalogUpdate) + Send> Follower<F> {
             match event {
                 Event::Changed(watched) => {
                     self.revision = self.revision.max(watched.revision);
-                    if mirror.absorb(watched.range, watched.revision, watched.changes) {
+                    if view.mirror.absorb(watched.range, watched.revision, watched.changes) {
                         gather_until.get_or_insert(Instant::now() + GATHER);
                     }
                 }
                 Event::Tick(tick) => {
                     if tick > self.confirmed {
-                        let known = probed.max(mirror.complete(Range::Collections));
-                        let complete = Range::ALL.map(|range| mirror.complete(range));
-                        confirming = Some(Box::pin(confirm(
-                            connection.clone(),
-                            self.meta.clone(),
-                            tick,
-                            known,
-                            complete,
-                            self.revision,
-                        )));
+                        let (connection, meta) = (connection.clone(), self.meta.clone());
+                        confirming =
+                            Some(Box::pin(confirm(connection, meta, tick, view.floors(self.revision))));
                     }
                 }
                 Event::Confirmed(confirmation) => {
                     confirming = None;
-                    probed = probed.max(confirmation.revision);
                     self.revision = self.revision.max(confirmation.revision);
-                    let mut changed = gather_until.take().is_some();
-                    for (range, answer) in confirmation.puts {
-                        let puts = key_changes(&self.meta, answer.keys)?;
-                        changed |= mirror.absorb(range, answer.revision, puts);
-                    }
-                    self.publish(connection, &mirror, changed, Some(confirmation.tick)).await?;
+                    let tick = confirmation.tick;
+                    let changed = view.absorb(&self.meta, confirmation)? || gather_until.is_some();
+                    gather_until = None;
+                    self.publish(connection, &view.mirror, changed, Some(tick)).await?;
                 }
                 Event::Gathered => {
                     gather_until = None;
-                    self.publish(connection, &mirror, true, None).await?;
+                    self.publish(connection, &view.mirror, true, None).await?;
                 }
                 Event::NoMoreTicks => return Ok(()),
             }
@@ -319,16 +308,52 @@ impl<F: Fn(CatalogUpdate) + Send> Follower<F> {
     }
 }
 
-/// Confirms `tick`, which was seen before this was called. All collections and partitions up to the revision `known`
-/// are known, of each range all up to `complete`, and the store was at `revision`.
-async fn confirm(
-    connection: Connection,
-    meta: Meta,
-    tick: Tso,
+/// What a connection has shown so far.
+struct View {
+    mirror: Mirror,
+    /// Up to this revision, nothing has begun that is not in the mirror. What belongs to it may not be there yet.
+    probed: i64,
+}
+
+/// From where on a confirmation must look.
+#[derive(Clone, Copy)]
+struct Floors {
+    /// Up to this revision, all collections and partitions are known.
     known: i64,
+    /// Up to these, all that was put in each range.
     complete: [i64; RANGES],
+    /// The store was at this revision.
     revision: i64,
-) -> Result<Confirmation> {
+}
+
+impl View {
+    fn new(meta: &Meta, list: Answer) -> Result<View> {
+        let mirror = Mirror::new(list.revision, key_changes(meta, list.keys)?);
+        Ok(View { mirror, probed: list.revision })
+    }
+
+    fn floors(&self, revision: i64) -> Floors {
+        Floors {
+            known: self.probed.max(self.mirror.complete(Range::Collections)),
+            complete: Range::ALL.map(|range| self.mirror.complete(range)),
+            revision,
+        }
+    }
+
+    /// Takes in what a confirmation has read. Says whether the mirror is another one now.
+    fn absorb(&mut self, meta: &Meta, confirmation: Confirmation) -> Result<bool> {
+        self.probed = self.probed.max(confirmation.revision);
+        let mut changed = false;
+        for (range, answer) in confirmation.puts {
+            changed |= self.mirror.absorb(range, answer.revision, key_changes(meta, answer.keys)?);
+        }
+        Ok(changed)
+    }
+}
+
+/// Confirms `tick`, which was seen before this was called.
+async fn confirm(connection: Connection, meta: Meta, tick: Tso, floors: Floors) -> Result<Confirmation> {
+    let Floors { known, complete, revision } = floors;
     let now = connection.revision(&meta).await?;
     if now.revision < revision {
         return Err(went_back(connection.address(), false, revision, now.revision));
@@ -387,3 +412,6 @@ async fn maybe<T: Future + Unpin>(future: Option<T>) -> T::Output {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
