@@ -216,7 +216,7 @@ fn a_loaded_partition_is_released_before_it_is_dropped() {
 }
 
 #[test]
-fn a_new_partition_of_a_loaded_collection_is_loaded_by_name_or_not() {
+fn the_load_state_is_told_again_after_a_new_partition_of_a_loaded_collection() {
     let mut old = collection(5, name(DEFAULT, "x"), 100, false);
     old.load = whole();
     let mut new = old.clone();
