@@ -420,7 +420,7 @@ mod tests {
 
     fn pipeline(name: &str, root: &str) -> Pipeline {
         let text = format!(
-            "name = \"{name}\"\n[source]\netcd = [\"http://127.0.0.1:2379\"]\nroot_path = \"{root}\"\n\
+            "name = \"{name}\"\nstate_dir = \"/state\"\n[source]\netcd = [\"http://127.0.0.1:2379\"]\nroot_path = \"{root}\"\n\
              [source.mq]\ntype = \"rocksmq\"\npath = \"/rdb\"\n[select]\ncollections = [\"default.*\"]\n\
              [target]\ntype = \"milvus\"\nuri = \"http://127.0.0.1:19530\"\n"
         );

@@ -134,7 +134,8 @@ pub fn read<'scope>(
                         Err(TryRecvError::Empty) => break,
                         Err(TryRecvError::Disconnected) => {
                             // A source that can't go on says why first; this one is gone without a word.
-                            shared.fail(Error::new(Kind::Internal, format!("the reader of {name} has ended")));
+                            shared
+                                .fail(Error::new(Kind::Internal, format!("the reader of {name} has ended")));
                             return;
                         }
                     }
