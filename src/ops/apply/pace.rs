@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 const WAITING_LOW: f64 = 0.6;
 const WAITING_HIGH: f64 = 1.5;
 
+/// Latency alone never takes the limit below this: while one call is answered, the next is already there.
+const LEAST: f64 = 2.0;
+
 /// Calls smaller than this say more about latency than about what the target can take.
 const TELLING_BYTES: u64 = 256 << 10;
 
@@ -32,7 +35,7 @@ impl Pace {
     /// Between one and `max` calls.
     pub fn new(max: usize) -> Pace {
         let max = u32::try_from(max.max(1)).map_or(f64::MAX, f64::from);
-        Pace { limit: 1.0, max, best: None, calls_since_probe: 0, cut_at: None }
+        Pace { limit: LEAST.min(max), max, best: None, calls_since_probe: PROBE_EVERY, cut_at: None }
     }
 
     /// Calls that may be in flight now.
@@ -62,7 +65,7 @@ impl Pace {
         if waiting < WAITING_LOW && in_flight >= self.limit() {
             self.limit = (self.limit + 1.0 / self.limit).min(self.max);
         } else if waiting > WAITING_HIGH {
-            self.limit = (self.limit - 1.0 / self.limit).max(1.0);
+            self.limit = (self.limit - 1.0 / self.limit).max(LEAST.min(self.limit));
         }
     }
 
