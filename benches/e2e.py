@@ -46,6 +46,16 @@ def peak_bytes(pid: int) -> int:
     return 0
 
 
+def settle(server, at_most: float = 30) -> None:
+    """Waits until a server is done with what it was given before: flushing and merging would be in the next figure."""
+    deadline = time.monotonic() + at_most
+    quiet = 0
+    while quiet < 3 and time.monotonic() < deadline:
+        before = cpu_seconds(server.process.pid)
+        time.sleep(0.5)
+        quiet = quiet + 1 if cpu_seconds(server.process.pid) - before < 0.15 else 0
+
+
 def loader(target, name: str, rows: int, dim: int, calls: int) -> float:
     """MB/s that the target takes from requests encoded beforehand, `calls` in flight."""
     table = Table(target, name, plain(dim), shards=2).create()
@@ -110,7 +120,11 @@ def main() -> None:
         print(f"backlog of {options.rows:,} rows x {options.dim} dimensions, {megabytes:.0f} MB, 2 shards", flush=True)
         rates, ratios, cpus, peaks, bases = [], [], [], [], []
         for run in range(options.runs):
-            base = max(loader(target, f"loader_{run}_{calls}", options.rows, options.dim, calls) for calls in (1, 2))
+            base = 0.0
+            for calls in (1, 2):
+                settle(target)
+                base = max(base, loader(target, f"loader_{run}_{calls}", options.rows, options.dim, calls))
+            settle(target)
             with Migrans(source, target, ["default.backlog"], name=f"bench-{run}") as migrans:
                 began = time.monotonic()
                 migrans.run("--until", "caught-up")
