@@ -121,3 +121,66 @@ impl Drop for Credit {
         self.credits.returned.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel(name: &str) -> PChannel {
+        PChannel(name.into())
+    }
+
+    fn with_channels(budget: u64, names: &[&str]) -> Arc<Credits> {
+        let credits = Credits::new(budget);
+        names.iter().for_each(|name| credits.open(&channel(name)));
+        credits
+    }
+
+    #[test]
+    fn bytes_in_flight_stay_within_the_budget_and_come_back() {
+        // INVARIANT 5
+        let credits = with_channels(100, &["a", "b"]);
+        let mut held: Vec<Credit> = Vec::new();
+        while let Some(credit) =
+            credits.try_take(&channel("a"), 10).or_else(|| credits.try_take(&channel("b"), 10))
+        {
+            held.push(credit);
+        }
+        assert!((50..=100).contains(&credits.held()), "{}", credits.held());
+        held.truncate(1);
+        assert_eq!(credits.held(), 10);
+        held.clear();
+        assert_eq!((credits.held(), credits.peak() <= 100), (0, true));
+    }
+
+    #[test]
+    fn a_greedy_channel_leaves_the_others_their_share() {
+        let credits = with_channels(100, &["a", "b"]);
+        let greedy: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("a"), 5)).collect();
+        assert_eq!(greedy.len(), 10, "the pool and no more");
+        let modest: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("b"), 5)).collect();
+        assert_eq!(modest.len(), 5, "its share");
+    }
+
+    #[test]
+    fn the_laggard_may_always_go_on() {
+        let credits = with_channels(100, &["a", "b"]);
+        let _all: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("a"), 10)).collect();
+        assert!(credits.try_take(&channel("b"), 1000).is_none());
+        credits.set_laggard(Some(&channel("b")));
+        assert!(credits.try_take(&channel("b"), 1000).is_some());
+        assert!(credits.try_take(&channel("a"), 10).is_none());
+        credits.set_laggard(None);
+        assert!(credits.try_take(&channel("b"), 1000).is_none());
+    }
+
+    #[test]
+    fn a_message_larger_than_the_budget_passes_alone() {
+        let credits = with_channels(100, &["a"]);
+        let large = credits.try_take(&channel("a"), 500);
+        assert!(large.is_some());
+        assert!(credits.try_take(&channel("a"), 1).is_none());
+        drop(large);
+        assert!(credits.try_take(&channel("a"), 1).is_some());
+    }
+}

@@ -1,6 +1,6 @@
 //! How far a pipeline has come: counted by the operators, read by whoever shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,9 +46,9 @@ struct State {
 /// The end of what was in the log when the pipeline started.
 #[derive(Debug, Default)]
 struct Heads {
-    /// Channels that the pipeline starts with, and up to when its first look at the catalog was complete; `None`
-    /// before that.
-    initial: Option<(usize, Tso)>,
+    /// Channels that the pipeline starts with, and the frontier by which its first steps are done; `None` before the
+    /// first look at the catalog.
+    initial: Option<(BTreeSet<PChannel>, Tso)>,
     passed: BTreeMap<PChannel, Tso>,
 }
 
@@ -126,9 +126,9 @@ impl Progress {
         self.lock().calls = calls;
     }
 
-    /// The pipeline starts with this many channels and a catalog that is complete up to `upto`.
-    pub fn starts_with(&self, channels: usize, upto: Tso) {
-        self.lock().heads.initial.get_or_insert((channels, upto));
+    /// The pipeline starts with these channels, and with steps that are done once the frontier is at `due`.
+    pub fn starts_with(&self, channels: BTreeSet<PChannel>, due: Tso) {
+        self.lock().heads.initial.get_or_insert((channels, due));
     }
 
     /// All that was in this channel when it was opened has been read; it is complete up to `tick`.
@@ -139,8 +139,13 @@ impl Progress {
     /// A copy of it all.
     pub fn now(&self) -> Now {
         let state = self.lock();
-        let head = state.heads.initial.filter(|(channels, _)| *channels == state.heads.passed.len());
-        let head = head.map(|(_, upto)| state.heads.passed.values().copied().fold(upto, Tso::max));
+        let passed = &state.heads.passed;
+        let initial = state.heads.initial.as_ref();
+        let head = initial
+            .filter(|(channels, _)| channels.iter().all(|channel| passed.contains_key(channel)))
+            .map(|(channels, due)| {
+                channels.iter().filter_map(|channel| passed.get(channel)).fold(*due, |a, b| a.max(*b))
+            });
         let lag = state.lag.as_ref().filter(|lag| !lag.is_empty());
         Now {
             collections: state.collections.clone(),

@@ -132,6 +132,7 @@ impl Decode {
             }
             Raw::End(name) => {
                 let tick = self.channels.remove(&name).map_or(self.floor, |channel| channel.tick);
+                heads.push((name.clone(), tick));
                 marks.push(Mark { channel: name, tick, position: None });
                 return Ok(());
             }

@@ -73,7 +73,11 @@ pub fn follow<'scope>(
                     }
                 };
                 if first {
-                    shared.progress.starts_with(channels.len(), due);
+                    let opened = channels.iter().filter_map(|event| match event {
+                        ChannelEvent::Open { channel, .. } => Some(channel.clone()),
+                        ChannelEvent::Retire { .. } => None,
+                    });
+                    shared.progress.starts_with(opened.collect(), due);
                 }
                 if !channels.is_empty() {
                     channels_out.session(&channels_cap).give_container(&mut channels);
@@ -243,4 +247,90 @@ fn latest(catalog: &Catalog) -> Tso {
     });
     let databases = catalog.databases.values().map(|database| database.created);
     collections.chain(databases).max().unwrap_or(Tso::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::milvus::catalog::{CollectionName, Partition, PartitionId, Schema};
+    use crate::milvus::channel::VChannel;
+
+    fn collection(id: i64, created: u64, channels: &[&str]) -> Collection {
+        let named = |name: &&str| (PChannel((*name).into()), Position(vec![u8::try_from(created).unwrap()]));
+        Collection {
+            id: CollectionId(id),
+            name: CollectionName { database: "default".into(), collection: format!("c{id}") },
+            created: Tso(created),
+            schema: Schema { description: String::new(), dynamic: false, fields: Vec::new() },
+            shards: 1,
+            consistency_level: 0,
+            properties: BTreeMap::new(),
+            vchannels: channels.iter().map(|name| VChannel(format!("{name}_{id}v0").into())).collect(),
+            start_positions: channels.iter().map(named).collect(),
+            partitions: BTreeMap::from([(
+                PartitionId(id),
+                Partition { name: "_default".into(), created: Tso(created) },
+            )]),
+            indexes: BTreeMap::new(),
+            load: None,
+        }
+    }
+
+    fn update(upto: Option<u64>, collections: &[Collection]) -> CatalogUpdate {
+        let collections = collections.iter().map(|collection| (collection.id, collection.clone())).collect();
+        let wanted = Catalog { databases: BTreeMap::new(), collections };
+        CatalogUpdate {
+            upto: upto.map(Tso),
+            wanted: Some(Arc::new(wanted)),
+            ignored: Arc::default(),
+            other_databases: Arc::default(),
+            drop_times: Arc::default(),
+        }
+    }
+
+    fn open(channel: &str, position: u8, initial: bool) -> ChannelEvent {
+        ChannelEvent::Open {
+            channel: PChannel(channel.into()),
+            start: Start::At(Position(vec![position])),
+            initial,
+        }
+    }
+
+    #[test]
+    fn a_shared_channel_is_opened_once_where_the_oldest_collection_begins() {
+        let mut follow = Follow::new(&Checkpoint::default());
+        let news = follow
+            .update(&update(None, &[collection(2, 20, &["a", "b"]), collection(1, 10, &["a"])]))
+            .unwrap();
+        assert_eq!(news.channels, [open("a", 10, true), open("b", 20, true)]);
+        assert_eq!(news.upto, Tso(20), "without ticks the latest creation is the frontier");
+        assert_eq!(news.due, Tso(21), "the steps stand at the frontier, and are released once it is passed");
+        let news = follow
+            .update(&update(Some(50), &[collection(1, 10, &["a"]), collection(2, 20, &["a", "b"])]))
+            .unwrap();
+        assert_eq!((news.channels.len(), news.events.len(), news.due), (0, 0, Tso(50)));
+    }
+
+    #[test]
+    fn a_resumed_channel_goes_on_where_it_was() {
+        let mut checkpoint = Checkpoint { frontier: Some(Tso(100)), ..Checkpoint::default() };
+        checkpoint.applied.collections.insert(CollectionId(1), collection(1, 10, &["a"]));
+        checkpoint.positions.insert(PChannel("a".into()), Position(vec![77]));
+        let mut follow = Follow::new(&checkpoint);
+        let news = follow.update(&update(None, &[collection(1, 10, &["a"])])).unwrap();
+        assert_eq!(news.channels, [open("a", 77, true)]);
+        assert!(matches!(news.events[..], [CatalogEvent::Known(_)]), "{:?}", news.events);
+        assert_eq!(news.due, Tso(100), "nothing is to be waited for");
+    }
+
+    #[test]
+    fn a_channel_is_retired_with_its_last_collection_and_not_before() {
+        let mut follow = Follow::new(&Checkpoint::default());
+        let (one, two) = (collection(1, 10, &["a", "b"]), collection(2, 20, &["a"]));
+        follow.update(&update(None, &[one, two.clone()])).unwrap();
+        let news = follow.update(&update(Some(60), std::slice::from_ref(&two))).unwrap();
+        assert_eq!(news.channels, [ChannelEvent::Retire { channel: PChannel("b".into()), at: Tso(60) }]);
+        let news = follow.update(&update(Some(70), &[])).unwrap();
+        assert_eq!(news.channels, [ChannelEvent::Retire { channel: PChannel("a".into()), at: Tso(70) }]);
+    }
 }

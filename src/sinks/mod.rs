@@ -47,7 +47,7 @@ pub trait Sink: Send + Sync + 'static {
 pub enum Found {
     /// Nothing.
     Absent,
-    /// A collection without rows, as far as the target can tell cheaply.
+    /// A collection.
     Collection,
 }
 

@@ -110,7 +110,6 @@ struct Flight {
 
 struct SpanState {
     id: u64,
-    upper: Tso,
     left: usize,
     begun: bool,
 }
@@ -140,7 +139,7 @@ impl Lanes {
     pub fn push(&mut self, span: SpanWork) -> u64 {
         let id = self.next_span;
         self.next_span += 1;
-        self.spans.push_back(SpanState { id, upper: span.upper, left: span.work.len(), begun: false });
+        self.spans.push_back(SpanState { id, left: span.work.len(), begun: false });
         for work in span.work {
             self.queued_bytes += work.bytes();
             let queue = self.queues.entry(work.queue()).or_insert_with(Queue::new);
@@ -390,11 +389,6 @@ impl Lanes {
     /// Whether the target holds all of some spans and nothing of any other.
     pub fn is_consistent(&self) -> bool {
         self.flights.is_empty() && !self.spans.iter().any(|span| span.begun && span.left > 0)
-    }
-
-    /// The end of the last span taken in, for the user.
-    pub fn upper(&self) -> Option<Tso> {
-        self.spans.back().map(|span| span.upper)
     }
 }
 
