@@ -39,20 +39,34 @@ enum Request {
     Delete { keys: Vec<i64>, partition: Option<usize> },
 }
 
+/// Random requests. With `unique`, keys are used as a user does who relies on them: only new ones are inserted.
 fn requests(unique: bool) -> impl Strategy<Value = Vec<Request>> {
-    let keys =
-        || prop::collection::btree_set(0i64..12, 1..6).prop_map(|keys| keys.into_iter().collect::<Vec<_>>());
-    let insert = (keys(), 0..PARTITIONS.len()).prop_map(move |(keys, partition)| {
-        // Unique keys: what a user who relies on the primary key does.
-        if unique { Request::Upsert { keys, partition: 0 } } else { Request::Insert { keys, partition } }
-    });
-    let upsert = (keys(), 0..PARTITIONS.len()).prop_map(move |(keys, partition)| Request::Upsert {
-        keys,
-        partition: if unique { 0 } else { partition },
-    });
+    let range = if unique { 100i64 } else { 12 };
+    let keys = move || {
+        prop::collection::btree_set(0..range, 1..6).prop_map(|keys| keys.into_iter().collect::<Vec<_>>())
+    };
+    let insert =
+        (keys(), 0..PARTITIONS.len()).prop_map(|(keys, partition)| Request::Insert { keys, partition });
+    let upsert =
+        (keys(), 0..PARTITIONS.len()).prop_map(|(keys, partition)| Request::Upsert { keys, partition });
     let delete = (keys(), prop::option::of(0..PARTITIONS.len()))
         .prop_map(|(keys, partition)| Request::Delete { keys, partition });
-    prop::collection::vec(prop_oneof![3 => insert, 2 => upsert, 2 => delete], 1..60)
+    prop::collection::vec(prop_oneof![3 => insert, 2 => upsert, 2 => delete], 1..60).prop_map(
+        move |mut requests| {
+            let mut used: Vec<i64> = Vec::new();
+            for request in &mut requests {
+                match request {
+                    Request::Insert { keys, .. } if unique => {
+                        keys.retain(|key| !used.contains(key));
+                        used.extend(keys.iter());
+                    }
+                    Request::Insert { keys, .. } | Request::Upsert { keys, .. } => used.extend(keys.iter()),
+                    Request::Delete { .. } => {}
+                }
+            }
+            requests
+        },
+    )
 }
 
 fn collection(partitions: usize) -> Arc<Collection> {

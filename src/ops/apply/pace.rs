@@ -35,7 +35,7 @@ impl Pace {
     /// Between one and `max` calls.
     pub fn new(max: usize) -> Pace {
         let max = u32::try_from(max.max(1)).map_or(f64::MAX, f64::from);
-        Pace { limit: LEAST.min(max), max, best: None, calls_since_probe: PROBE_EVERY, cut_at: None }
+        Pace { limit: LEAST.min(max), max, best: None, calls_since_probe: 0, cut_at: None }
     }
 
     /// Calls that may be in flight now.
@@ -48,6 +48,8 @@ impl Pace {
     #[allow(clippy::cast_precision_loss)] // a size in f64 is as good as exact here
     pub fn succeeded(&mut self, bytes: u64, elapsed: Duration, in_flight: usize) {
         if bytes < TELLING_BYTES {
+            // Nothing to be learnt now: what keeps calls alone must not last while only such calls come.
+            self.calls_since_probe = self.calls_since_probe.min(PROBE_EVERY / 2);
             return;
         }
         let took = elapsed.as_secs_f64() / bytes as f64;
@@ -111,6 +113,15 @@ mod tests {
         let mut pace = Pace::new(16);
         settle(&mut pace, |_| 0.1);
         assert_eq!(settle(&mut pace, |_| 0.4), 16);
+    }
+
+    #[test]
+    fn small_calls_are_not_sent_one_by_one() {
+        let mut pace = Pace::new(4);
+        for _ in 0..10_000 {
+            pace.succeeded(100, Duration::from_millis(1), pace.limit());
+            assert!(pace.limit() > 1);
+        }
     }
 
     #[test]
