@@ -171,3 +171,36 @@ impl KeySet {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::Int64Array;
+    use arrow_schema::{DataType, Field, Schema};
+
+    use super::*;
+
+    fn rows(rows: &[(i64, i64)]) -> RecordBatch {
+        let fields = vec![Field::new("id", DataType::Int64, false), Field::new("v", DataType::Int64, false)];
+        let column = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
+        let columns = vec![
+            column(rows.iter().map(|(key, _)| *key).collect()),
+            column(rows.iter().map(|(_, value)| *value).collect()),
+        ];
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    }
+
+    #[test]
+    fn of_rows_with_one_key_the_last_is_kept() {
+        let batches = [rows(&[(1, 10), (2, 20), (1, 11)]), rows(&[(2, 21), (3, 30)])];
+        assert_eq!(newest_rows(&batches, "id").unwrap(), [rows(&[(1, 11)]), rows(&[(2, 21), (3, 30)])]);
+    }
+
+    #[test]
+    fn sets_of_keys_meet_where_a_key_is_in_both() {
+        let set = |keys: &[i64]| KeySet::new(vec![Arc::new(Int64Array::from(keys.to_vec())) as ArrayRef]);
+        assert!(!set(&[1, 2]).intersects(&set(&[3, 4])), "apart by range");
+        assert!(!set(&[1, 9]).intersects(&set(&[2, 8])), "apart within one range");
+        assert!(set(&[1, 9]).intersects(&set(&[9, 20])));
+        assert!(!set(&[]).intersects(&set(&[1])));
+    }
+}
