@@ -20,6 +20,9 @@ use crate::ops::coalesce::{SpanWork, Work};
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MOST: Duration = Duration::from_secs(5);
 
+/// How often rows are sent again to a collection or partition that is said not to be there: for about ten seconds.
+const NOT_FOUND_TRIES: u32 = 8;
+
 /// How far ahead of need `sent_high` is recorded, in time of the rows and of the clock.
 const AHEAD: Duration = Duration::from_secs(2);
 
@@ -316,7 +319,10 @@ impl Lanes {
             Err(error) => error,
         };
         item.attempt += 1;
-        let disposition = error.kind().disposition();
+        // The catalog comes before its rows, so what is not found is not known everywhere yet: a proxy of Milvus may
+        // answer from what it remembers for a moment after a partition was created (seen on 2.3.5).
+        let soon = error.kind() == Kind::NotFound && item.work.is_batch() && item.attempt <= NOT_FOUND_TRIES;
+        let disposition = if soon { Disposition::Retry } else { error.kind().disposition() };
         let pause = match disposition {
             Disposition::Retry => backoff(item.attempt),
             Disposition::Wait => backoff(item.attempt.max(5)),
