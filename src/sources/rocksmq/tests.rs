@@ -628,7 +628,7 @@ fn a_writer_that_is_opened_again_is_followed() {
 
 /// Not a test: the process that the next one kills. It writes one message after another until then.
 #[test]
-#[ignore = "a part of another test"]
+#[ignore = "the process that the next test starts and kills: that test runs it"]
 fn writer_process() {
     let Ok(path) = std::env::var("MIGRANS_TEST_ROCKSMQ") else { return };
     let writer = Writer::open(Path::new(&path), 256 << 10);
