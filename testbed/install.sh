@@ -9,8 +9,8 @@ home=${MIGRANS_TESTBED:-${XDG_CACHE_HOME:-$HOME/.cache}/migrans/testbed}
 say() { printf 'testbed: %s\n' "$*"; }
 
 # --- system packages -----------------------------------------------------------------------------------------------
-# etcd runs beside each Milvus; the others are what RocksDB's build and the venv need.
-packages=(etcd-server libclang-dev clang cmake pkg-config gcc g++ make python3-venv)
+# etcd runs beside each Milvus; the others are what the builds of RocksDB and of the queues' clients and the venv need.
+packages=(etcd-server libclang-dev clang cmake pkg-config gcc g++ make python3-venv libssl-dev zlib1g-dev protobuf-compiler)
 
 missing_packages() {
     if command -v dpkg-query >/dev/null; then
