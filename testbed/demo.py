@@ -15,7 +15,8 @@ import numpy as np
 from .client import EVENTUALLY, JSON, META, VARCHAR, Field, Refused, quote
 from .compare import compare, table
 from .migrans import Migrans, MigransError
-from .servers import Pair, ServerError
+from .server import ServerError
+from .servers import Pair
 from .workload import Table, Workload, plain
 
 DIM = 128
