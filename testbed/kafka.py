@@ -170,12 +170,14 @@ class Kafka(Server):
     def create_topic(self, *topics: str) -> None:
         from confluent_kafka.admin import NewTopic
 
-        for future in self.admin().create_topics([NewTopic(t, 1, 1) for t in topics]).values():
+        admin = self.admin()  # what it promises is lost when it goes
+        for future in admin.create_topics([NewTopic(t, 1, 1) for t in topics]).values():
             future.result(10)
 
     def delete_topic(self, *topics: str) -> None:
         """Returns once they are gone."""
-        for future in self.admin().delete_topics(list(topics)).values():
+        admin = self.admin()
+        for future in admin.delete_topics(list(topics)).values():
             future.result(10)
         deadline = time.monotonic() + 10
         while set(topics) & set(self.topics()):
@@ -187,7 +189,8 @@ class Kafka(Server):
         """Deletes all messages before this offset (-1: all that there are); returns the first that is left."""
         from confluent_kafka import TopicPartition
 
-        [future] = self.admin().delete_records([TopicPartition(topic, 0, before)]).values()
+        admin = self.admin()
+        [future] = admin.delete_records([TopicPartition(topic, 0, before)]).values()
         return future.result(10).low_watermark
 
     def produce(self, topic: str, value: bytes, key: bytes | None = None, headers: dict[str, bytes] | None = None) -> int:

@@ -115,8 +115,8 @@ class Pulsar(Server):
             # The bookie reads this file too: without these it listens on every interface, on a port of its own choice.
             "listeningInterface": "lo", "allowLoopback": "true", "allowEphemeralPorts": "true",
             "managedLedgerDefaultEnsembleSize": 1, "managedLedgerDefaultWriteQuorum": 1, "managedLedgerDefaultAckQuorum": 1,
-            # Nothing goes by itself: tests take away what they want gone.
-            "defaultRetentionTimeInMinutes": -1, "defaultRetentionSizeInMB": -1,
+            # Nothing goes by itself; but once a test changes what is to be kept, the rest goes soon.
+            "defaultRetentionTimeInMinutes": -1, "defaultRetentionSizeInMB": -1, "retentionCheckIntervalInSeconds": 1,
             "allowAutoTopicCreation": "true", "brokerDeleteInactiveTopicsEnabled": "false", "backlogQuotaCheckEnabled": "false",
             "maxMessageSize": MESSAGE_BYTES,
             "loadBalancerEnabled": "false", "systemTopicEnabled": "false", "topicLevelPoliciesEnabled": "false",

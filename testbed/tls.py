@@ -9,10 +9,15 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAY = datetime.timedelta(days=1)
+
+
+def _key() -> rsa.RSAPrivateKey:
+    """RSA, as Pulsar reads no other kind from a PEM file."""
+    return rsa.generate_private_key(65537, 2048)
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Authority:
     def __init__(self, folder: Path, name: str = "testbed"):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key = _key()
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} authority")])
         key_usage = x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
                                   data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False)
@@ -47,7 +52,7 @@ class Authority:
 
     def issue(self, name: str, hosts: tuple[str, ...] = ("127.0.0.1", "localhost")) -> Certificate:
         """A certificate for a server or a client."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = _key()
         names = [x509.IPAddress(ipaddress.ip_address(h)) if h[0].isdigit() else x509.DNSName(h) for h in hosts]
         certificate = (self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key)
                        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
