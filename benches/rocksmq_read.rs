@@ -102,12 +102,7 @@ fn follow() -> Result<()> {
 }
 
 fn open(path: &Path, scratch: &Path) -> Result<(RocksMq, Context)> {
-    let context = Context {
-        credits: Credits::new(256 << 20),
-        wake: Arc::new(|| {}),
-        stop: Arc::new(AtomicBool::new(false)),
-        scratch: scratch.to_owned(),
-    };
+    let context = Context::new(Credits::new(256 << 20), Arc::default(), Arc::default(), scratch.to_owned());
     Ok((RocksMq::connect(&RocksmqConfig { path: path.to_owned() }, context.clone())?, context))
 }
 

@@ -1,11 +1,12 @@
 //! What stands in a pipeline's way, found before anything is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dataflow::checkpoint::Checkpoint;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::Catalog;
 use crate::ops::apply::check_adoption;
+use crate::pipeline::SourceConfig;
 use crate::sinks::{Found, Sink};
 
 /// Compares what is to be created with what the target has and can do. Each error is one obstacle.
@@ -38,6 +39,20 @@ pub async fn obstacles(
         }
     }
     Ok(obstacles)
+}
+
+/// Positions in the pipeline file that belong to no selected collection.
+pub fn stray_positions(source: &SourceConfig, wanted: &Catalog) -> Vec<Error> {
+    let known: BTreeSet<_> =
+        wanted.collections.values().flat_map(|collection| &collection.vchannels).collect();
+    let stray = source.positions.keys().filter(|channel| !known.contains(channel));
+    stray
+        .map(|channel| {
+            let message =
+                format!("[source.positions] names {channel}, which is no channel of a selected collection");
+            Error::new(Kind::Refused, message).hint("remove it, or select its collection")
+        })
+        .collect()
 }
 
 /// All obstacles as one error, if there are any.

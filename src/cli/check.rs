@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::check::obstacles;
+use crate::check::{obstacles, stray_positions};
 use crate::dataflow::checkpoint::{self, Checkpoint};
 use crate::dataflow::credits::Credits;
 use crate::error::{Error, Kind, Result};
@@ -68,6 +68,9 @@ async fn connect_all(pipeline: &Pipeline) -> Vec<Error> {
             problems.extend(found);
         }
     }
+    if let Some(wanted) = wanted.as_ref().filter(|_| checkpoint.frontier.is_none()) {
+        problems.extend(stray_positions(&pipeline.source, wanted));
+    }
     if let Some(wanted) = &wanted {
         print_plan(wanted, &checkpoint);
     }
@@ -95,12 +98,7 @@ fn open_state(pipeline: &Pipeline) -> Result<Checkpoint> {
 fn open_queue(pipeline: &Pipeline) -> Result<()> {
     let scratch = std::env::temp_dir().join(format!("migrans-check-{}", std::process::id()));
     let stop = Arc::new(AtomicBool::new(false));
-    let context = Context {
-        credits: Credits::new(0),
-        wake: Arc::new(|| {}),
-        stop: Arc::clone(&stop),
-        scratch: scratch.clone(),
-    };
+    let context = Context::new(Credits::new(0), Arc::default(), Arc::clone(&stop), scratch.clone());
     let result = sources::connect(&pipeline.source.mq, context);
     stop.store(true, std::sync::atomic::Ordering::Release);
     let result = result.map(drop);

@@ -6,7 +6,7 @@
 //! brings is needed to release anything at all, so the budget can't deadlock (invariant 5: bytes in flight ≤
 //! budget + one tick of that channel).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ struct State {
     held: u64,
     peak: u64,
     channels: HashMap<PChannel, u64>,
+    /// Closed, but not yet without bytes.
+    closed: HashSet<PChannel>,
     laggard: Option<PChannel>,
 }
 
@@ -45,12 +47,7 @@ impl Credits {
     /// Takes `bytes` for a message of `channel`, or `None` if the channel must wait.
     pub fn try_take(self: &Arc<Self>, channel: &PChannel, bytes: u64) -> Option<Credit> {
         let mut state = self.lock();
-        let channel_count = u64::try_from(state.channels.len().max(1)).unwrap_or(u64::MAX);
-        // Half of the budget is shared out evenly; the other half is the pool.
-        let share = self.budget / 2 / channel_count;
-        let own = state.channels.get(channel).copied().unwrap_or(0);
-        let admitted = state.held + bytes <= self.budget
-            && (state.held + bytes <= self.budget / 2 || own < share)
+        let admitted = state.held + state.reserved_from(channel, self.budget) + bytes <= self.budget
             || state.laggard.as_ref() == Some(channel)
             || state.held == 0;
         if !admitted {
@@ -64,7 +61,9 @@ impl Credits {
 
     /// Makes `channel` known, so that it gets a share.
     pub fn open(&self, channel: &PChannel) {
-        self.lock().channels.entry(channel.clone()).or_default();
+        let mut state = self.lock();
+        state.closed.remove(channel);
+        state.channels.entry(channel.clone()).or_default();
     }
 
     /// Names the channel that holds the global frontier back, if one does.
@@ -79,6 +78,21 @@ impl Credits {
     /// Bytes now held.
     pub fn held(&self) -> u64 {
         self.lock().held
+    }
+
+    /// Bytes now held, by channel.
+    pub fn held_by_channel(&self) -> HashMap<PChannel, u64> {
+        self.lock().channels.clone()
+    }
+
+    /// `channel` is no longer read: its share goes to the others. What it still holds stays counted.
+    pub fn close(&self, channel: &PChannel) {
+        let mut state = self.lock();
+        if state.channels.get(channel) == Some(&0) {
+            state.channels.remove(channel);
+        } else {
+            state.closed.insert(channel.clone());
+        }
     }
 
     /// The most bytes ever held.
@@ -103,6 +117,18 @@ impl Credits {
     }
 }
 
+impl State {
+    /// Half of the budget is shared out evenly; the other half is the pool. What the others have not yet used of their
+    /// shares is not for `channel`.
+    fn reserved_from(&self, channel: &PChannel, budget: u64) -> u64 {
+        let count = u64::try_from(self.channels.len().max(1)).unwrap_or(u64::MAX);
+        let share = budget / 2 / count;
+        let others =
+            self.channels.iter().filter(|(other, _)| *other != channel && !self.closed.contains(*other));
+        others.map(|(_, held)| share.saturating_sub(*held)).sum()
+    }
+}
+
 impl Credit {
     /// The bytes it stands for.
     pub fn bytes(&self) -> u64 {
@@ -116,6 +142,9 @@ impl Drop for Credit {
         state.held -= self.bytes;
         if let Some(own) = state.channels.get_mut(&self.channel) {
             *own -= self.bytes;
+            if *own == 0 && state.closed.remove(&self.channel) {
+                state.channels.remove(&self.channel);
+            }
         }
         drop(state);
         self.credits.returned.notify_all();
@@ -157,9 +186,25 @@ mod tests {
     fn a_greedy_channel_leaves_the_others_their_share() {
         let credits = with_channels(100, &["a", "b"]);
         let greedy: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("a"), 5)).collect();
-        assert_eq!(greedy.len(), 10, "the pool and no more");
+        assert_eq!(greedy.len(), 15, "the pool and its own share, and no more");
         let modest: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("b"), 5)).collect();
         assert_eq!(modest.len(), 5, "its share");
+    }
+
+    #[test]
+    fn a_closed_channel_leaves_its_share_to_the_others_once_its_bytes_are_back() {
+        let credits = with_channels(100, &["a", "b"]);
+        let held = credits.try_take(&channel("b"), 10);
+        credits.close(&channel("b"));
+        assert_eq!(credits.held_by_channel().len(), 2, "its bytes are still there");
+        drop(held);
+        assert_eq!(credits.held_by_channel(), HashMap::from([(channel("a"), 0)]));
+        let all: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("a"), 5)).collect();
+        assert_eq!(all.len(), 20, "all of the budget");
+        credits.close(&channel("a"));
+        credits.open(&channel("a"));
+        drop(all);
+        assert_eq!(credits.held_by_channel().len(), 1, "opened again before it was empty");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::ops::apply::{Apply, apply};
 use crate::ops::coalesce::{Coalesce, coalesce};
 use crate::ops::commit::commit;
 use crate::ops::decode::decode;
-use crate::ops::follow::follow;
+use crate::ops::follow::{Entry, follow};
 use crate::ops::order::{Policy, order};
 use crate::ops::read::read;
 use crate::pipeline::Delivery;
@@ -34,13 +34,15 @@ pub struct Ends {
     pub apply: Apply,
     /// Settings.
     pub delivery: Delivery,
+    /// Where channels begin that were never read.
+    pub entry: Entry,
     /// Nothing later than this is applied.
     pub ceiling: Tso,
 }
 
 /// Builds the graph on `worker`. Returns what wakes the catalog's end of it.
 pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Result<SyncActivator> {
-    let Ends { catalog, log, ticks, apply: target, delivery, ceiling } = ends;
+    let Ends { catalog, log, ticks, apply: target, delivery, entry, ceiling } = ends;
     let checkpoint = target.checkpoint.clone();
     let writer = target.writer.clone();
     let floor = checkpoint.frontier.unwrap_or(Tso::ZERO);
@@ -50,6 +52,8 @@ pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Res
         .keys()
         .map(|vchannel| (vchannel.clone(), checkpoint.in_doubt_up_to(vchannel)))
         .collect();
+    let floors: HashMap<VChannel, Tso> =
+        entry.positions.iter().map(|(vchannel, position)| (vchannel.clone(), position.time)).collect();
     let policy = Policy {
         span_bytes: delivery.batch.saturating_mul(4),
         batch_bytes: delivery.batch,
@@ -57,9 +61,9 @@ pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Res
         ceiling,
     };
     worker.dataflow::<Tso, _, _>(|scope| {
-        let (channels, catalog, wake) = follow(scope, catalog, &checkpoint, Rc::clone(shared));
+        let (channels, catalog, wake) = follow(scope, catalog, &checkpoint, entry, Rc::clone(shared));
         let raws = read(channels, log, ticks, Rc::clone(shared))?;
-        let (changes, marks) = decode(raws, floor, Rc::clone(shared));
+        let (changes, marks) = decode(raws, floor, floors, Rc::clone(shared));
         let spans = order(changes, catalog, floor, policy, Rc::clone(shared));
         let work = coalesce(spans, Coalesce::new(batch_bytes, in_doubt), Rc::clone(shared));
         let applied = apply(work, target, Rc::clone(shared));

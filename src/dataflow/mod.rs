@@ -1,5 +1,6 @@
 //! Building and running the graph: time, credits, the checkpoint.
 
+pub mod channels;
 pub mod checkpoint;
 pub mod credits;
 pub mod directory;

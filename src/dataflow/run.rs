@@ -1,5 +1,6 @@
 //! Running a pipeline: from the file to the last commit.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,8 @@ use timely::scheduling::SyncActivator;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use super::checkpoint::{self, Update, Writer};
+use super::channels::{ChannelNow, Channels};
+use super::checkpoint::{self, Checkpoint, Update, Writer};
 use super::credits::Credits;
 use super::directory::Directory;
 use super::failure::Failure;
@@ -22,7 +24,8 @@ use crate::error::{Error, Kind, Result};
 use crate::milvus::tso::Tso;
 use crate::ops::apply::Apply;
 use crate::ops::apply::lanes::Limits;
-use crate::pipeline::{Pipeline, TargetConfig};
+use crate::ops::follow::Entry;
+use crate::pipeline::{Pipeline, StartAt, TargetConfig};
 use crate::sinks;
 use crate::sources::catalog::CatalogSource;
 use crate::sources::{self, Context};
@@ -55,6 +58,8 @@ pub struct Status {
     pub held_bytes: u64,
     /// The budget.
     pub budget: u64,
+    /// Each channel that is read.
+    pub channels: Vec<ChannelNow>,
 }
 
 /// How a run ended.
@@ -76,8 +81,8 @@ pub fn run(
     mut observe: impl FnMut(&Status),
 ) -> Result<Summary> {
     let started = Instant::now();
-    let (writer, checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
-    let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
+    let (writer, mut checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
+    let first = checkpoint.frontier.is_none();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
             |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
@@ -88,20 +93,30 @@ pub fn run(
     let catalog = runtime.block_on(source)?.resume(checkpoint.applied.clone());
     let read = runtime.block_on(catalog.read())?.catalog;
     let adopt = matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt);
-    let obstacles = runtime.block_on(check::obstacles(&*sink, &read, &checkpoint, adopt))?;
+    let mut obstacles = runtime.block_on(check::obstacles(&*sink, &read, &checkpoint, adopt))?;
+    if checkpoint.frontier.is_none() {
+        obstacles.extend(check::stray_positions(&pipeline.source, &read));
+    }
     if let Some(error) = check::as_error(obstacles) {
         return Err(error);
     }
+    begin(pipeline, &writer, &mut checkpoint)?;
+    let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
     tracing::info!(
         pipeline = %pipeline.name,
         source = %catalog.describe(),
         target = %sink.describe(),
         collections = read.collections.len(),
         "{}",
-        if began_at == Tso::ZERO { "starting".to_owned() } else { format!("resuming after {began_at}") }
+        match (first, began_at) {
+            (true, Tso::ZERO) => "starting".to_owned(),
+            (true, after) => format!("starting with what is later than {after}"),
+            (false, after) => format!("resuming after {after}"),
+        }
     );
 
     let credits = Credits::new(pipeline.delivery.memory);
+    let channels = Arc::new(Channels::default());
     let progress = Arc::new(Progress::new(began_at));
     let failure = Failure::default();
     let ended = Arc::new(AtomicBool::new(false));
@@ -110,6 +125,7 @@ pub fn run(
     let worker = Worker {
         pipeline: pipeline.clone(),
         credits: Arc::clone(&credits),
+        channels: Arc::clone(&channels),
         progress: Arc::clone(&progress),
         failure: failure.clone(),
         stop: Arc::clone(stop),
@@ -150,14 +166,20 @@ pub fn run(
         });
     }
 
-    let status =
-        || Status { now: progress.now(), began_at, held_bytes: credits.held(), budget: credits.budget() };
+    let status = || Status {
+        now: progress.now(),
+        began_at,
+        held_bytes: credits.held(),
+        budget: credits.budget(),
+        channels: channels.now(&credits),
+    };
     while !thread.is_finished() {
         thread::sleep(Duration::from_millis(50));
         let status = status();
         if is_reached(until, &status.now) {
             stop.store(true, Ordering::Release);
         }
+        channels.tell();
         observe(&status);
     }
     let clean = thread.join().map_err(|_| Error::new(Kind::Internal, "the dataflow panicked"))?;
@@ -167,6 +189,21 @@ pub fn run(
         return Err(error);
     }
     Ok(Summary { status: status(), elapsed: started.elapsed(), peak_bytes: credits.peak() })
+}
+
+/// Makes the beginning of a pipeline that starts at a time its frontier: what is not later is not to be applied, which
+/// is what a frontier says.
+fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
+    let start = match pipeline.source.start {
+        StartAt::Latest => Tso::now(),
+        StartAt::After(tso) => tso,
+        StartAt::Collection | StartAt::Earliest => return Ok(()),
+    };
+    if checkpoint.frontier.is_none() {
+        writer.write(vec![Update::Frontier(start, BTreeMap::new())])?;
+        checkpoint.frontier = Some(start);
+    }
+    Ok(())
 }
 
 fn is_reached(until: Until, now: &Now) -> bool {
@@ -186,6 +223,7 @@ fn finish(runtime: Runtime, writer: &Writer, clean: bool) -> Result<()> {
 struct Worker {
     pipeline: Pipeline,
     credits: Arc<Credits>,
+    channels: Arc<Channels>,
     progress: Arc<Progress>,
     failure: Failure,
     stop: Arc<AtomicBool>,
@@ -209,6 +247,7 @@ impl Worker {
                 delivery.batch.saturating_mul(2).saturating_mul(calls).min(delivery.memory / 2);
             let shared = Rc::new(Shared::new(
                 Arc::clone(&self.credits),
+                Arc::clone(&self.channels),
                 Arc::clone(&self.progress),
                 directory,
                 self.failure.clone(),
@@ -216,12 +255,12 @@ impl Worker {
                 saturated_bytes,
             ));
             let mq = self.pipeline.source.mq.clone();
-            let context = Context {
-                credits: Arc::clone(&self.credits),
-                wake: Arc::new(|| {}),
-                stop: Arc::clone(&self.ended),
-                scratch: self.pipeline.state_dir.join("scratch"),
-            };
+            let context = Context::new(
+                Arc::clone(&self.credits),
+                Arc::clone(&self.channels),
+                Arc::clone(&self.ended),
+                self.pipeline.state_dir.join("scratch"),
+            );
             let ends = Ends {
                 catalog: self.updates,
                 log: Box::new(move |wake| {
@@ -236,6 +275,10 @@ impl Worker {
                 ticks: self.ticks,
                 apply: self.apply,
                 delivery: delivery.clone(),
+                entry: Entry {
+                    start: self.pipeline.source.start,
+                    positions: self.pipeline.source.positions.clone(),
+                },
                 ceiling: self.ceiling,
             };
             match build(worker, ends, &shared) {

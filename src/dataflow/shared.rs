@@ -1,24 +1,32 @@
 //! What the operators of one worker know of each other beside the streams: how busy `apply` is, and whether to stop.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use timely::scheduling::Activator;
 
+use super::channels::Channels;
 use super::credits::Credits;
 use super::directory::Directory;
 use super::failure::Failure;
 use super::progress::Progress;
 use crate::error::Error;
+use crate::milvus::channel::{PChannel, Position};
 use crate::milvus::tso::Tso;
 use crate::ops::Span;
 use crate::ops::apply::lanes::Lanes;
+
+/// Positions that are durable, on their way from the checkpoint's writer to `read`.
+pub type Released = Arc<Mutex<Option<BTreeMap<PChannel, Position>>>>;
 
 /// Shared by the operators of one worker.
 pub struct Shared {
     /// The memory budget.
     pub credits: Arc<Credits>,
+    /// The channels that are read, for the user.
+    pub channels: Arc<Channels>,
     /// What is counted for the user.
     pub progress: Arc<Progress>,
     /// Which collections nobody wants.
@@ -35,6 +43,7 @@ pub struct Shared {
     drained: Cell<bool>,
     consistent: Cell<bool>,
     committing: Cell<Tso>,
+    released: Released,
     read: RefCell<Option<Activator>>,
     order: RefCell<Option<Activator>>,
     apply: RefCell<Option<Activator>>,
@@ -45,6 +54,7 @@ impl Shared {
     /// For one worker.
     pub fn new(
         credits: Arc<Credits>,
+        channels: Arc<Channels>,
         progress: Arc<Progress>,
         directory: Arc<Directory>,
         failure: Failure,
@@ -53,6 +63,7 @@ impl Shared {
     ) -> Shared {
         Shared {
             credits,
+            channels,
             progress,
             directory,
             failure,
@@ -65,6 +76,7 @@ impl Shared {
             drained: Cell::new(false),
             consistent: Cell::new(true),
             committing: Cell::new(Tso::ZERO),
+            released: Released::default(),
             read: RefCell::default(),
             order: RefCell::default(),
             apply: RefCell::default(),
@@ -156,6 +168,16 @@ impl Shared {
     /// The last frontier whose recording has begun.
     pub fn committing(&self) -> Tso {
         self.committing.get()
+    }
+
+    /// Where `commit` leaves the positions that it has recorded.
+    pub fn released(&self) -> Released {
+        Arc::clone(&self.released)
+    }
+
+    /// The positions recorded last, if they are new: nothing before them will be read again.
+    pub fn take_released(&self) -> Option<BTreeMap<PChannel, Position>> {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Has every operator look at the world again.

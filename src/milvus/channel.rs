@@ -16,6 +16,15 @@ pub struct PChannel(pub Arc<str>);
 pub struct VChannel(pub Arc<str>);
 
 impl VChannel {
+    /// Whether the name has the shape of one: `<pchannel>_<collection id>v<shard>`.
+    pub fn is_well_formed(&self) -> bool {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        self.0.rsplit_once('_').is_some_and(|(pchannel, tail)| {
+            !pchannel.is_empty()
+                && tail.split_once('v').is_some_and(|(id, shard)| digits(id) && digits(shard))
+        })
+    }
+
     /// The physical channel that carries this one: all up to the last underscore
     /// (Milvus `funcutil.ToPhysicalChannel`).
     pub fn pchannel(&self) -> PChannel {

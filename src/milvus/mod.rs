@@ -5,6 +5,7 @@ pub mod change;
 pub mod channel;
 pub mod columns;
 pub mod header;
+pub mod position;
 pub mod proto;
 pub mod tso;
 pub mod wire;

@@ -46,6 +46,12 @@ impl Tso {
         Tso(self.0.saturating_add(Tso::from_millis(millis).0))
     }
 
+    /// This timestamp moved back by `duration`.
+    pub fn before(self, duration: Duration) -> Tso {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Tso(self.0.saturating_sub(Tso::from_millis(millis).0))
+    }
+
     /// The timestamp just before.
     pub fn pred(self) -> Tso {
         Tso(self.0.saturating_sub(1))

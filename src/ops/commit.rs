@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use timely::dataflow::Stream;
@@ -64,8 +65,12 @@ pub fn commit<'scope>(
             let progress = std::sync::Arc::clone(&shared.progress);
             let failure = shared.failure();
             shared.set_committing(frontier);
-            writer.submit(vec![Update::Frontier(frontier, positions)], move |result| match result {
-                Ok(()) => progress.committed(frontier),
+            let released = shared.released();
+            writer.submit(vec![Update::Frontier(frontier, positions.clone())], move |result| match result {
+                Ok(()) => {
+                    *released.lock().unwrap_or_else(PoisonError::into_inner) = Some(positions);
+                    progress.committed(frontier);
+                }
                 Err(error) => failure.set(error),
             });
         }

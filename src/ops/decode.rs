@@ -22,7 +22,7 @@ use crate::dataflow::shared::Shared;
 use crate::error::Result;
 use crate::milvus::catalog::CollectionId;
 use crate::milvus::change::{Body, Change};
-use crate::milvus::channel::{PChannel, Position};
+use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::columns::{Decoder, Timestamps};
 use crate::milvus::tso::Tso;
 use crate::sources::{Envelope, EnvelopeKind};
@@ -30,10 +30,12 @@ use crate::sources::{Envelope, EnvelopeKind};
 /// The streams that leave the operator.
 pub type Outputs<'scope> = (Stream<'scope, Tso, Vec<Change>>, Stream<'scope, Tso, Vec<Mark>>);
 
-/// Builds the operator. `floor` is the frontier that the pipeline resumes from.
+/// Builds the operator. `floor` is the frontier that the pipeline resumes from; of the vchannels in `floors`, changes up
+/// to the time given there are not wanted.
 pub fn decode<'scope>(
     raws: Stream<'scope, Tso, Vec<Parcel<Vec<Raw>>>>,
     floor: Tso,
+    floors: HashMap<VChannel, Tso>,
     shared: Rc<Shared>,
 ) -> Outputs<'scope> {
     let mut builder = OperatorBuilder::new("decode".to_owned(), raws.scope());
@@ -46,7 +48,7 @@ pub fn decode<'scope>(
         OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Mark>>>::from(marks_out);
     builder.build(move |capabilities| {
         drop(capabilities);
-        let mut decode = Decode::new(floor);
+        let mut decode = Decode::new(floor, floors);
         move |_frontiers| {
             let mut changes_out = changes_out.activate();
             let mut marks_out = marks_out.activate();
@@ -80,6 +82,7 @@ pub fn decode<'scope>(
 /// The logic of the operator.
 pub struct Decode {
     floor: Tso,
+    floors: HashMap<VChannel, Tso>,
     decoder: Decoder,
     channels: HashMap<PChannel, Channel>,
     sequence: u64,
@@ -108,9 +111,9 @@ pub struct Decoded {
 }
 
 impl Decode {
-    /// For a pipeline that resumes from `floor`.
-    pub fn new(floor: Tso) -> Decode {
-        Decode { floor, decoder: Decoder::new(), channels: HashMap::new(), sequence: 0 }
+    /// For a pipeline that resumes from `floor`, and takes of single vchannels only what is later than `floors` says.
+    pub fn new(floor: Tso, floors: HashMap<VChannel, Tso>) -> Decode {
+        Decode { floor, floors, decoder: Decoder::new(), channels: HashMap::new(), sequence: 0 }
     }
 
     /// Takes what came from a channel; appends what comes of it.
@@ -152,6 +155,8 @@ impl Decode {
                 }
                 return Ok(());
             }
+            // Only a source that was asked for them hands these over.
+            EnvelopeKind::Other(..) => return Ok(()),
             EnvelopeKind::Insert(payload, credit) => {
                 let insert = self.decoder.insert(&payload).map_err(place)?;
                 if !wanted(insert.collection) || insert.batch.num_rows() == 0 {
@@ -196,8 +201,15 @@ impl Decode {
                 }
             }
         }
-        if !channel.past_floor {
-            // Between the resume position and the first tick ≥ F, what is not later than F has been applied.
+        // Between the resume position and the first tick ≥ F, what is not later than F has been applied.
+        let applied = if channel.past_floor { Tso::ZERO } else { floor };
+        // A message is of one vchannel.
+        let unwanted = match changes.get(before) {
+            Some(change) if !self.floors.is_empty() => self.floors.get(&change.vchannel).copied(),
+            _ => None,
+        };
+        let floor = applied.max(unwanted.unwrap_or(Tso::ZERO));
+        if floor > Tso::ZERO {
             let mut kept = before;
             for index in before..changes.len() {
                 if changes[index].ts > floor {
@@ -272,7 +284,10 @@ mod tests {
     impl Feed {
         fn resuming_from(floor: u64) -> Feed {
             Feed {
-                decode: Decode::new(Tso(floor)),
+                decode: Decode::new(
+                    Tso(floor),
+                    HashMap::from([(VChannel(format!("{CHANNEL}_55v0").into()), Tso(40))]),
+                ),
                 credits: Credits::new(1 << 20),
                 position: 0,
                 decoded: Decoded::default(),
@@ -357,6 +372,16 @@ mod tests {
         feed.tick(30);
         assert_eq!(feed.delete(7, &[29]), [(29, 9)], "a late message is never lost");
         assert_eq!(feed.credits.held(), 0, "nobody keeps these changes, so their credit is back");
+    }
+
+    #[test]
+    fn a_vchannel_with_a_position_of_its_own_begins_after_its_time() {
+        let mut feed = Feed::resuming_from(0);
+        feed.tick(10);
+        assert_eq!(feed.delete(55, &[39, 40, 41]), [(41, 9)]);
+        feed.tick(45);
+        assert_eq!(feed.delete(55, &[40]), [], "also after a tick: it is a matter of what is wanted");
+        assert_eq!(feed.delete(7, &[40]), [(40, 9)], "other vchannels have none");
     }
 
     #[test]

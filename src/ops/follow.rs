@@ -26,8 +26,10 @@ use crate::dataflow::checkpoint::Checkpoint;
 use crate::dataflow::shared::Shared;
 use crate::error::Result;
 use crate::milvus::catalog::{Catalog, Collection, CollectionId, Ddl};
-use crate::milvus::channel::{PChannel, Position};
+use crate::milvus::channel::{PChannel, Position, VChannel};
+use crate::milvus::position::MsgPosition;
 use crate::milvus::tso::Tso;
+use crate::pipeline::StartAt;
 use crate::sources::Start;
 use crate::sources::catalog::{CatalogUpdate, Observed, applied_after, difference};
 
@@ -40,6 +42,7 @@ pub fn follow<'scope>(
     scope: Scope<'scope, Tso>,
     updates: Receiver<CatalogUpdate>,
     checkpoint: &Checkpoint,
+    entry: Entry,
     shared: Rc<Shared>,
 ) -> Outputs<'scope> {
     let worker = scope.worker().clone();
@@ -51,7 +54,7 @@ pub fn follow<'scope>(
     let mut events_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<CatalogEvent>>>::from(events_out);
     let wake = worker.sync_activator_for(builder.operator_info().address.to_vec());
     let floor = checkpoint.frontier.unwrap_or(Tso::ZERO);
-    let mut follow = Follow::new(checkpoint);
+    let mut follow = Follow::new(checkpoint, entry);
     builder.build(move |mut capabilities| {
         let mut holds: Option<(Capability<Tso>, Capability<Tso>)> =
             match (capabilities.pop(), capabilities.pop()) {
@@ -108,8 +111,20 @@ pub struct News {
     pub events: Vec<CatalogEvent>,
 }
 
+/// Where channels are begun that have no recorded position.
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    /// Those of collections that are there when the pipeline starts.
+    pub start: StartAt,
+    /// Single vchannels, in place of that.
+    pub positions: BTreeMap<VChannel, MsgPosition>,
+}
+
 /// The logic of the operator.
 pub struct Follow {
+    entry: Entry,
+    /// The frontier that the pipeline resumes from, or starts with.
+    floor: Tso,
     begun: bool,
     /// Complete up to this.
     upto: Tso,
@@ -123,10 +138,13 @@ pub struct Follow {
 
 impl Follow {
     /// Goes on from `checkpoint`.
-    pub fn new(checkpoint: &Checkpoint) -> Follow {
+    pub fn new(checkpoint: &Checkpoint, entry: Entry) -> Follow {
+        let floor = checkpoint.frontier.unwrap_or(Tso::ZERO);
         Follow {
+            entry,
+            floor,
             begun: false,
-            upto: checkpoint.frontier.unwrap_or(Tso::ZERO),
+            upto: floor,
             emitted: checkpoint.applied.clone(),
             wanted: Arc::default(),
             settled: false,
@@ -197,30 +215,61 @@ impl Follow {
         Ok(News { upto: self.upto, due: after, channels, events })
     }
 
-    /// Opens the channels of `collections` that are not open: where the last run left them, otherwise at the start of
-    /// the oldest of these collections, whose creation stands before that of the others.
+    /// Opens the channels of `collections` that are not open: where the last run left them, otherwise at the earliest of
+    /// the places where their vchannels begin.
     fn open_channels<'a>(
         &mut self,
         collections: impl Iterator<Item = &'a Collection>,
         initial: bool,
         events: &mut Vec<ChannelEvent>,
     ) {
-        let mut collections: Vec<&Collection> = collections.collect();
-        collections.sort_by_key(|collection| collection.created);
+        let mut starts: BTreeMap<PChannel, (Tso, Start)> = BTreeMap::new();
         for collection in collections {
             for vchannel in &collection.vchannels {
                 let channel = vchannel.pchannel();
                 if self.open.contains(&channel) {
                     continue;
                 }
-                let position = self
-                    .positions
-                    .remove(&channel)
-                    .or_else(|| collection.start_positions.get(&channel).cloned());
-                let start = position.map_or(Start::Earliest, Start::At);
-                self.open.insert(channel.clone());
-                events.push(ChannelEvent::Open { channel, start, initial });
+                let start = self.start_of(collection, vchannel, &channel, initial);
+                starts
+                    .entry(channel)
+                    .and_modify(|earliest| {
+                        if start.0 < earliest.0 {
+                            *earliest = start.clone();
+                        }
+                    })
+                    .or_insert(start);
             }
+        }
+        for (channel, (_, start)) in starts {
+            let start = self.positions.remove(&channel).map_or(start, Start::At);
+            self.open.insert(channel.clone());
+            events.push(ChannelEvent::Open { channel, start, initial });
+        }
+    }
+
+    /// Where a vchannel begins that was never read: from when on, and the place. Places are opaque; but of two in one
+    /// topic, the one of the earlier time has everything after itself that the other one has.
+    fn start_of(
+        &self,
+        collection: &Collection,
+        vchannel: &VChannel,
+        channel: &PChannel,
+        initial: bool,
+    ) -> (Tso, Start) {
+        if let Some(MsgPosition { position, time }) = self.entry.positions.get(vchannel) {
+            return (*time, Start::At(position.clone()));
+        }
+        match self.entry.start {
+            StartAt::Latest | StartAt::After(_) if collection.created <= self.floor => {
+                (self.floor, Start::Near(self.floor))
+            }
+            StartAt::Earliest if initial => (Tso::ZERO, Start::Earliest),
+            // The collection's creation stands there, and everything of it behind.
+            _ => match collection.start_positions.get(channel) {
+                Some(position) => (collection.created, Start::At(position.clone())),
+                None => (Tso::ZERO, Start::Earliest),
+            },
         }
     }
 
@@ -253,7 +302,6 @@ fn latest(catalog: &Catalog) -> Tso {
 mod tests {
     use super::*;
     use crate::milvus::catalog::{CollectionName, Partition, PartitionId, Schema};
-    use crate::milvus::channel::VChannel;
 
     fn collection(id: i64, created: u64, channels: &[&str]) -> Collection {
         let named = |name: &&str| (PChannel((*name).into()), Position(vec![u8::try_from(created).unwrap()]));
@@ -298,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_shared_channel_is_opened_once_where_the_oldest_collection_begins() {
-        let mut follow = Follow::new(&Checkpoint::default());
+        let mut follow = Follow::new(&Checkpoint::default(), Entry::default());
         let news = follow
             .update(&update(None, &[collection(2, 20, &["a", "b"]), collection(1, 10, &["a"])]))
             .unwrap();
@@ -316,7 +364,7 @@ mod tests {
         let mut checkpoint = Checkpoint { frontier: Some(Tso(100)), ..Checkpoint::default() };
         checkpoint.applied.collections.insert(CollectionId(1), collection(1, 10, &["a"]));
         checkpoint.positions.insert(PChannel("a".into()), Position(vec![77]));
-        let mut follow = Follow::new(&checkpoint);
+        let mut follow = Follow::new(&checkpoint, Entry::default());
         let news = follow.update(&update(None, &[collection(1, 10, &["a"])])).unwrap();
         assert_eq!(news.channels, [open("a", 77, true)]);
         assert!(matches!(news.events[..], [CatalogEvent::Known(_)]), "{:?}", news.events);
@@ -324,8 +372,50 @@ mod tests {
     }
 
     #[test]
+    fn a_pipeline_begins_where_it_is_told_to() {
+        let mut begun = Checkpoint { frontier: Some(Tso(50)), ..Checkpoint::default() };
+        let start = |checkpoint: &Checkpoint, start, positions: &[(&str, u64)]| {
+            let positions = positions.iter().map(|(name, time)| {
+                let position = Position(vec![99]);
+                (VChannel((*name).into()), MsgPosition { position, time: Tso(*time) })
+            });
+            let mut follow = Follow::new(checkpoint, Entry { start, positions: positions.collect() });
+            let collections = [collection(1, 10, &["a", "b"]), collection(2, 60, &["b", "c"])];
+            let mut opened = follow.update(&update(None, &collections)).unwrap().channels;
+            opened.extend(
+                follow
+                    .update(&update(Some(90), &[collection(3, 80, &["d"])]))
+                    .unwrap()
+                    .channels
+                    .into_iter()
+                    .filter(|event| matches!(event, ChannelEvent::Open { .. })),
+            );
+            opened
+                .into_iter()
+                .map(|event| match event {
+                    ChannelEvent::Open { channel, start: Start::At(at), .. } => {
+                        format!("{channel}@{}", at.0[0])
+                    }
+                    ChannelEvent::Open { channel, start, .. } => format!("{channel} {start:?}"),
+                    ChannelEvent::Retire { .. } => String::new(),
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(start(&begun, StartAt::Collection, &[]), ["a@10", "b@10", "c@60", "d@80"]);
+        assert_eq!(start(&begun, StartAt::Earliest, &[]), ["a Earliest", "b Earliest", "c Earliest", "d@80"]);
+        let near = ["a Near(Tso(50))", "b Near(Tso(50))", "c@60", "d@80"];
+        assert_eq!(start(&begun, StartAt::After(Tso(50)), &[]), near, "later collections are taken whole");
+        assert_eq!(start(&begun, StartAt::Latest, &[]), near);
+        let explicit = start(&begun, StartAt::Collection, &[("b_1v0", 70), ("b_2v0", 65), ("a_1v0", 5)]);
+        assert_eq!(explicit, ["a@99", "b@99", "c@60", "d@80"], "the earlier of two on one channel");
+        begun.positions.insert(PChannel("a".into()), Position(vec![7]));
+        let resumed = start(&begun, StartAt::Earliest, &[("a_1v0", 5)]);
+        assert_eq!(resumed, ["a@7", "b Earliest", "c Earliest", "d@80"], "what was reached wins");
+    }
+
+    #[test]
     fn a_channel_is_retired_with_its_last_collection_and_not_before() {
-        let mut follow = Follow::new(&Checkpoint::default());
+        let mut follow = Follow::new(&Checkpoint::default(), Entry::default());
         let (one, two) = (collection(1, 10, &["a", "b"]), collection(2, 20, &["a"]));
         follow.update(&update(None, &[one, two.clone()])).unwrap();
         let news = follow.update(&update(Some(60), std::slice::from_ref(&two))).unwrap();

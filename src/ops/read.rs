@@ -77,7 +77,7 @@ pub fn read<'scope>(
                                 retiring.retire = None;
                                 continue;
                             }
-                            shared.credits.open(&channel);
+                            shared.channels.open(&channel);
                             let queue = source.open(&channel, start);
                             tracing::debug!(%channel, "reading");
                             channels.insert(
@@ -102,6 +102,9 @@ pub fn read<'scope>(
                     }
                 }
             });
+            if let Some(positions) = shared.take_released() {
+                source.release(&positions);
+            }
             let Some(cap) = hold.as_mut() else { return };
             let mut raws: Vec<Raw> = Vec::new();
             let mut more = false;
@@ -117,12 +120,16 @@ pub fn read<'scope>(
                     match channel.queue.try_recv() {
                         Ok(Delivery::Messages(envelopes)) => {
                             channel.quiet_since = Instant::now();
+                            let before = channel.tick;
                             for envelope in envelopes {
                                 if let EnvelopeKind::Tick(tick) = envelope.kind {
                                     // Repeated and backward ticks occur; they say nothing new.
                                     channel.tick = channel.tick.max(tick);
                                 }
                                 raws.push(Raw::Message(name.clone(), envelope));
+                            }
+                            if channel.tick > before {
+                                shared.channels.passed(name, channel.tick);
                             }
                         }
                         Ok(Delivery::CaughtUp) if channel.initial => raws.push(Raw::Head(name.clone())),
@@ -149,6 +156,8 @@ pub fn read<'scope>(
             for name in retired {
                 tracing::debug!(channel = %name, "no longer read: its last selected collection is gone");
                 source.close(&name);
+                shared.credits.close(&name);
+                shared.channels.close(&name);
                 channels.remove(&name);
                 raws.push(Raw::End(name));
             }

@@ -10,10 +10,11 @@ use super::problem::{self, Problem};
 use super::reader::{Reader, Section};
 use super::validate;
 use super::{
-    Delivery, MilvusTarget, MqConfig, Pipeline, RocksmqConfig, Secret, Select, SourceConfig, TargetConfig,
-    Tls,
+    Delivery, KafkaConfig, MilvusTarget, MqConfig, Pipeline, PulsarConfig, RocksmqConfig, Secret, Select,
+    SourceConfig, TargetConfig, Tls,
 };
 use crate::error::{Error, Kind, Result};
+use crate::milvus::channel::VChannel;
 
 impl Pipeline {
     /// Reads the pipeline file at `path`, with variables from the environment.
@@ -71,7 +72,7 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
         None if !top.has(&keys::STATE_DIR) => default_state_dir(reader, top, name.as_deref()),
         state_dir => state_dir,
     };
-    let source = read_source(reader, top);
+    let source = read_source(reader, top, name.as_deref());
     let select = read_select(reader, top);
     let target = read_target(reader, top);
     let delivery = read_delivery(reader, top);
@@ -101,7 +102,7 @@ fn default_state_dir(reader: &mut Reader<'_>, top: &Section<'_>, name: Option<&s
     }
 }
 
-fn read_source(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<SourceConfig> {
+fn read_source(reader: &mut Reader<'_>, top: &Section<'_>, name: Option<&str>) -> Option<SourceConfig> {
     let source = reader.section(top, &keys::SOURCE);
     reader.check_names(&source, None);
     let etcd = reader.list(&source, &keys::SOURCE_ETCD, validate::address);
@@ -112,7 +113,13 @@ fn read_source(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<SourceConfi
     validate::credentials(reader, &source);
     let tls = reader.section(&source, &keys::SOURCE_ETCD_TLS);
     let etcd_tls = read_tls(reader, &tls, &keys::SOURCE_ETCD_TLS_KEYS, etcd.as_deref());
-    let mq = read_mq(reader, &source);
+    let mq = read_mq(reader, &source, name);
+    let start = reader.value(&source, &keys::SOURCE_START, validate::start);
+    let positions = reader.section(&source, &keys::SOURCE_POSITIONS);
+    let positions = reader.entries(&positions, validate::position);
+    let positions = positions.map(|positions| {
+        positions.into_iter().map(|(channel, position)| (VChannel(channel.into()), position)).collect()
+    });
     Some(SourceConfig {
         etcd: etcd?,
         etcd_username,
@@ -121,18 +128,62 @@ fn read_source(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<SourceConfi
         root_path: root_path?,
         meta_path: meta_path?,
         mq: mq?,
+        start: start?,
+        positions: positions?,
     })
 }
 
-fn read_mq(reader: &mut Reader<'_>, source: &Section<'_>) -> Option<MqConfig> {
+fn read_mq(reader: &mut Reader<'_>, source: &Section<'_>, name: Option<&str>) -> Option<MqConfig> {
     let mq = reader.section(source, &keys::SOURCE_MQ);
     match read_type(reader, &mq, &keys::SOURCE_MQ_TYPE)? {
         "rocksmq" => {
             let path = reader.path(&mq, &keys::SOURCE_MQ_PATH);
             Some(MqConfig::Rocksmq(RocksmqConfig { path: path? }))
         }
+        "kafka" => read_kafka(reader, &mq).map(MqConfig::Kafka),
+        "pulsar" => read_pulsar(reader, &mq, name).map(MqConfig::Pulsar),
         _ => None,
     }
+}
+
+fn read_kafka(reader: &mut Reader<'_>, mq: &Section<'_>) -> Option<KafkaConfig> {
+    let brokers = reader.list(mq, &keys::KAFKA_BROKERS, validate::host);
+    let security = reader.choice(mq, &keys::KAFKA_SECURITY);
+    let sasl_mechanism = reader.choice(mq, &keys::KAFKA_SASL_MECHANISM);
+    let username = reader.text(mq, &keys::KAFKA_USERNAME, validate::anything);
+    let password = reader.text(mq, &keys::KAFKA_PASSWORD, validate::anything).map(Secret);
+    let tls = reader.section(mq, &keys::SOURCE_MQ_TLS);
+    validate::kafka_security(reader, mq, &tls, security);
+    let tls = read_tls(reader, &tls, &keys::SOURCE_MQ_TLS_KEYS, None);
+    let options = reader.section(mq, &keys::SOURCE_MQ_OPTIONS);
+    let options = reader.entries(&options, validate::kafka_option);
+    Some(KafkaConfig {
+        brokers: brokers?,
+        security: security?,
+        sasl_mechanism: sasl_mechanism?,
+        username,
+        password,
+        tls,
+        options: options?,
+    })
+}
+
+fn read_pulsar(reader: &mut Reader<'_>, mq: &Section<'_>, name: Option<&str>) -> Option<PulsarConfig> {
+    let uri = reader.text(mq, &keys::PULSAR_URI, validate::pulsar_address);
+    let tenant = reader.text(mq, &keys::PULSAR_TENANT, validate::anything);
+    let namespace = reader.text(mq, &keys::PULSAR_NAMESPACE, validate::anything);
+    let token = reader.text(mq, &keys::PULSAR_TOKEN, validate::anything).map(Secret);
+    let subscription = reader.flag(mq, &keys::PULSAR_SUBSCRIPTION);
+    let tls = reader.section(mq, &keys::SOURCE_MQ_TLS);
+    let tls = read_tls(reader, &tls, &keys::SOURCE_MQ_TLS_KEYS, uri.as_ref().map(std::slice::from_ref));
+    Some(PulsarConfig {
+        uri: uri?,
+        tenant: tenant?,
+        namespace: namespace?,
+        token,
+        subscription: if subscription? { Some(format!("migrans-{}", name?)) } else { None },
+        tls,
+    })
 }
 
 fn read_target(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<TargetConfig> {

@@ -5,6 +5,7 @@
 //!
 //! - `root_path`, `meta_path` and the kind of queue: another root is another cluster, and positions are in the
 //!   queue's own encoding;
+//! - `start` and the positions: what lies before them is not on the target, and never will be;
 //! - the selection: a collection that it takes in later would lack all its rows up to F;
 //! - the target's kind and address: another target does not hold what the checkpoint claims.
 //!
@@ -15,7 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{MqConfig, Pipeline, TargetConfig};
+use super::{MqConfig, Pipeline, PulsarConfig, StartAt, TargetConfig};
 
 /// The format of the text. A change of what is in it is a change of this number.
 const FORMAT: u32 = 1;
@@ -26,6 +27,8 @@ struct Identity {
     root_path: String,
     meta_path: String,
     mq: String,
+    start: String,
+    positions: Vec<String>,
     collections: Vec<String>,
     exclude: Vec<String>,
     target: String,
@@ -51,7 +54,9 @@ impl Pipeline {
         [
             ("root_path in [source]", theirs.root_path, ours.root_path),
             ("meta_path in [source]", theirs.meta_path, ours.meta_path),
-            ("type in [source.mq]", theirs.mq, ours.mq),
+            ("[source.mq]", theirs.mq, ours.mq),
+            ("start in [source]", theirs.start, ours.start),
+            ("[source.positions]", list(&theirs.positions), list(&ours.positions)),
             ("collections in [select]", list(&theirs.collections), list(&ours.collections)),
             ("exclude in [select]", list(&theirs.exclude), list(&ours.exclude)),
             ("[target]", theirs.target, ours.target),
@@ -69,9 +74,25 @@ impl Identity {
             format: FORMAT,
             root_path: pipeline.source.root_path.clone(),
             meta_path: pipeline.source.meta_path.clone(),
-            mq: match pipeline.source.mq {
+            mq: match &pipeline.source.mq {
                 MqConfig::Rocksmq(_) => "rocksmq".to_owned(),
+                MqConfig::Kafka(_) => "kafka".to_owned(),
+                MqConfig::Pulsar(PulsarConfig { tenant, namespace, .. }) => {
+                    format!("pulsar at {tenant}/{namespace}")
+                }
             },
+            start: match pipeline.source.start {
+                StartAt::Collection => "collection".to_owned(),
+                StartAt::Earliest => "earliest".to_owned(),
+                StartAt::Latest => "latest".to_owned(),
+                StartAt::After(tso) => tso.0.to_string(),
+            },
+            positions: pipeline
+                .source
+                .positions
+                .iter()
+                .map(|(channel, position)| format!("{channel} at {:?}", position.position))
+                .collect(),
             collections: sorted(&pipeline.select.collections),
             exclude: sorted(&pipeline.select.exclude),
             target: match &pipeline.target {
@@ -120,7 +141,7 @@ mod tests {
         // Checkpoints hold this: changing it makes existing state folders unusable.
         assert_eq!(
             pipeline("", "").fingerprint(),
-            r#"{"format":1,"root_path":"by-dev","meta_path":"meta","mq":"rocksmq","collections":["a.*","b.*"],"#
+            r#"{"format":1,"root_path":"by-dev","meta_path":"meta","mq":"rocksmq","start":"collection","positions":[],"collections":["a.*","b.*"],"#
                 .to_owned()
                 + r#""exclude":[],"target":"milvus at http://target:19530"}"#
         );
@@ -151,6 +172,12 @@ mod tests {
         for (from, to, difference) in [
             ("etcd =", "root_path = \"prod\", etcd =", "root_path in [source] was by-dev, is prod"),
             ("etcd =", "meta_path = \"m\", etcd =", "meta_path in [source] was meta, is m"),
+            ("etcd =", "start = \"earliest\", etcd =", "start in [source] was collection, is earliest"),
+            (
+                "type = \"rocksmq\", path = \"/mq\"",
+                "type = \"pulsar\", uri = \"pulsar://b:6650\", tenant = \"t\"",
+                "[source.mq] was rocksmq, is pulsar at t/default",
+            ),
             ("\"b.*\", ", "", "collections in [select] was [a.*, b.*], is [a.*]"),
             ("collections =", "exclude = [\"a.x\"], collections =", "exclude in [select] was [], is [a.x]"),
             (

@@ -6,10 +6,12 @@
 pub struct Table {
     /// Its path, e.g. `source.mq`; the top level is the empty path.
     pub path: &'static str,
-    /// The `type` of the table around it that it goes with; `None`: any.
-    pub variant: Option<&'static str>,
+    /// The values of `type` in the table around it that it goes with; empty: any.
+    pub variants: &'static [&'static str],
     /// Whether a file must have it.
     pub required: bool,
+    /// If its keys are the user's own, each with a text: what they are.
+    pub free: Option<&'static str>,
     /// What it is for.
     pub meaning: &'static str,
 }
@@ -19,8 +21,8 @@ pub struct Table {
 pub struct Key {
     /// The path of its table.
     pub table: &'static str,
-    /// The `type` of its table that it goes with; `None`: any.
-    pub variant: Option<&'static str>,
+    /// The values of `type` in its table that it goes with; empty: any.
+    pub variants: &'static [&'static str],
     /// Its name.
     pub name: &'static str,
     /// What its value looks like.
@@ -48,6 +50,12 @@ pub enum Shape {
     Address,
     /// A list of addresses, at least one.
     Addresses,
+    /// A list of `host:port`, at least one.
+    Hosts,
+    /// `pulsar://host:port` or `pulsar+ssl://host:port`.
+    PulsarAddress,
+    /// Where a pipeline begins.
+    Start,
     /// A list of patterns `database.collection`.
     Patterns,
     /// Bytes, with a unit: from, to.
@@ -91,56 +99,97 @@ impl Table {
 
 /// The top level.
 pub static TOP: Table =
-    Table { path: "", variant: None, required: true, meaning: "The pipeline as a whole." };
+    Table { path: "", variants: &[], required: true, free: None, meaning: "The pipeline as a whole." };
 /// `[source]`
 pub static SOURCE: Table = Table {
     path: "source",
-    variant: None,
+    variants: &[],
     required: true,
+    free: None,
     meaning: "The Milvus cluster that is followed. Its catalog is read from its etcd, its rows from its message \
               queue; nothing is written to either.",
 };
 /// `[source.etcd_tls]`
 pub static SOURCE_ETCD_TLS: Table = Table {
     path: "source.etcd_tls",
-    variant: None,
+    variants: &[],
     required: false,
+    free: None,
     meaning: "TLS for the connection to etcd, beyond what `https://` in its addresses does by itself.",
 };
 /// `[source.mq]`
-pub static SOURCE_MQ: Table =
-    Table { path: "source.mq", variant: None, required: true, meaning: "The message queue of the source." };
+pub static SOURCE_MQ: Table = Table {
+    path: "source.mq",
+    variants: &[],
+    required: true,
+    free: None,
+    meaning: "The message queue of the source.",
+};
+/// `[source.mq.tls]`
+pub static SOURCE_MQ_TLS: Table = Table {
+    path: "source.mq.tls",
+    variants: &["kafka", "pulsar"],
+    required: false,
+    free: None,
+    meaning: "TLS for the connections to the brokers.",
+};
+/// `[source.mq.options]`
+pub static SOURCE_MQ_OPTIONS: Table = Table {
+    path: "source.mq.options",
+    variants: &["kafka"],
+    required: false,
+    free: Some(
+        "any property of librdkafka that a consumer has, as a text: `\"socket.keepalive.enable\" = \"true\"`",
+    ),
+    meaning: "Further properties of the Kafka client, passed through as they are. Those that decide what is read and \
+              from where are set by the pipeline and refused here.",
+};
+/// `[source.positions]`
+pub static SOURCE_POSITIONS: Table = Table {
+    path: "source.positions",
+    variants: &[],
+    required: false,
+    free: Some(
+        "the name of a vchannel: its position, in the base64 form of Milvus' `MsgPosition` that milvus-cdc and \
+         milvus-backup hand out",
+    ),
+    meaning: "Where single vchannels are begun, in place of what `start` says. Of such a vchannel everything later than \
+              the time in its position is taken, and nothing earlier.",
+};
 /// `[select]`
 pub static SELECT: Table = Table {
     path: "select",
-    variant: None,
+    variants: &[],
     required: true,
+    free: None,
     meaning: "Which collections the pipeline takes. A pattern is `database.collection`; in either part `*` stands \
               for any run of characters and `?` for any single one, neither reaches over the dot, and case matters. \
               Collections that appear later are taken as well if they match.",
 };
 /// `[target]`
 pub static TARGET: Table =
-    Table { path: "target", variant: None, required: true, meaning: "Where the changes go." };
+    Table { path: "target", variants: &[], required: true, free: None, meaning: "Where the changes go." };
 /// `[target.tls]`
 pub static TARGET_TLS: Table = Table {
     path: "target.tls",
-    variant: Some("milvus"),
+    variants: &["milvus"],
     required: false,
+    free: None,
     meaning: "TLS for the connection to the target, beyond what `https://` in its address does by itself.",
 };
 /// `[delivery]`
 pub static DELIVERY: Table = Table {
     path: "delivery",
-    variant: None,
+    variants: &[],
     required: false,
+    free: None,
     meaning: "How much, how fast, how fresh. The defaults suit most pipelines.",
 };
 
 /// `name`
 pub static NAME: Key = Key {
     table: "",
-    variant: None,
+    variants: &[],
     name: "name",
     shape: Shape::Name,
     default: Default::Required,
@@ -150,7 +199,7 @@ pub static NAME: Key = Key {
 /// `state_dir`
 pub static STATE_DIR: Key = Key {
     table: "",
-    variant: None,
+    variants: &[],
     name: "state_dir",
     shape: Shape::Path,
     default: Default::Words(
@@ -163,7 +212,7 @@ pub static STATE_DIR: Key = Key {
 /// `etcd` in `[source]`
 pub static SOURCE_ETCD: Key = Key {
     table: "source",
-    variant: None,
+    variants: &[],
     name: "etcd",
     shape: Shape::Addresses,
     default: Default::Required,
@@ -173,7 +222,7 @@ pub static SOURCE_ETCD: Key = Key {
 /// `root_path` in `[source]`
 pub static SOURCE_ROOT_PATH: Key = Key {
     table: "source",
-    variant: None,
+    variants: &[],
     name: "root_path",
     shape: Shape::Text,
     default: Default::Value("by-dev"),
@@ -183,7 +232,7 @@ pub static SOURCE_ROOT_PATH: Key = Key {
 /// `meta_path` in `[source]`
 pub static SOURCE_META_PATH: Key = Key {
     table: "source",
-    variant: None,
+    variants: &[],
     name: "meta_path",
     shape: Shape::Text,
     default: Default::Value("meta"),
@@ -193,7 +242,7 @@ pub static SOURCE_META_PATH: Key = Key {
 /// `etcd_username` in `[source]`
 pub static SOURCE_ETCD_USERNAME: Key = Key {
     table: "source",
-    variant: None,
+    variants: &[],
     name: "etcd_username",
     shape: Shape::Text,
     default: Default::Words("no authentication"),
@@ -203,7 +252,7 @@ pub static SOURCE_ETCD_USERNAME: Key = Key {
 /// `etcd_password` in `[source]`
 pub static SOURCE_ETCD_PASSWORD: Key = Key {
     table: "source",
-    variant: None,
+    variants: &[],
     name: "etcd_password",
     shape: Shape::Secret,
     default: Default::Words("no authentication"),
@@ -211,21 +260,21 @@ pub static SOURCE_ETCD_PASSWORD: Key = Key {
     example: "\"${ETCD_PASSWORD}\"",
 };
 /// The keys of `[source.etcd_tls]`
-pub static SOURCE_ETCD_TLS_KEYS: TlsKeys = tls_keys("source.etcd_tls", None);
+pub static SOURCE_ETCD_TLS_KEYS: TlsKeys = tls_keys("source.etcd_tls", &[]);
 /// `type` in `[source.mq]`
 pub static SOURCE_MQ_TYPE: Key = Key {
     table: "source.mq",
-    variant: None,
+    variants: &[],
     name: "type",
-    shape: Shape::OneOf(&["rocksmq"]),
+    shape: Shape::OneOf(&["rocksmq", "kafka", "pulsar"]),
     default: Default::Required,
-    meaning: "Its kind. `rocksmq`: the queue that is embedded in a standalone Milvus.",
+    meaning: "Its kind (Milvus: `mq.type`). `rocksmq`: the queue that is embedded in a standalone Milvus.",
     example: "\"rocksmq\"",
 };
 /// `path` in `[source.mq]` of RocksMQ
 pub static SOURCE_MQ_PATH: Key = Key {
     table: "source.mq",
-    variant: Some("rocksmq"),
+    variants: &["rocksmq"],
     name: "path",
     shape: Shape::Path,
     default: Default::Required,
@@ -233,10 +282,129 @@ pub static SOURCE_MQ_PATH: Key = Key {
               beside it.",
     example: "\"/var/lib/milvus/rdb_data\"",
 };
+/// `brokers` in `[source.mq]` of Kafka
+pub static KAFKA_BROKERS: Key = Key {
+    table: "source.mq",
+    variants: &["kafka"],
+    name: "brokers",
+    shape: Shape::Hosts,
+    default: Default::Required,
+    meaning: "Brokers to begin with (Milvus: `kafka.brokerList`); the others are learnt from them. Topics are only \
+              read: there is no consumer group, and nothing is committed.",
+    example: "[\"kafka-1:9092\", \"kafka-2:9092\"]",
+};
+/// `security` in `[source.mq]` of Kafka
+pub static KAFKA_SECURITY: Key = Key {
+    table: "source.mq",
+    variants: &["kafka"],
+    name: "security",
+    shape: Shape::OneOf(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]),
+    default: Default::Value("plaintext"),
+    meaning: "How the brokers are spoken to (Milvus: `kafka.securityProtocol`).",
+    example: "\"sasl_ssl\"",
+};
+/// `sasl_mechanism` in `[source.mq]` of Kafka
+pub static KAFKA_SASL_MECHANISM: Key = Key {
+    table: "source.mq",
+    variants: &["kafka"],
+    name: "sasl_mechanism",
+    shape: Shape::OneOf(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+    default: Default::Value("PLAIN"),
+    meaning: "How `username` and `password` are shown (Milvus: `kafka.saslMechanisms`).",
+    example: "\"SCRAM-SHA-512\"",
+};
+/// `username` in `[source.mq]` of Kafka
+pub static KAFKA_USERNAME: Key = Key {
+    table: "source.mq",
+    variants: &["kafka"],
+    name: "username",
+    shape: Shape::Text,
+    default: Default::Words("no authentication"),
+    meaning: "The user for SASL. It needs to read and describe the topics, nothing else. Goes with `password`.",
+    example: "\"reader\"",
+};
+/// `password` in `[source.mq]` of Kafka
+pub static KAFKA_PASSWORD: Key = Key {
+    table: "source.mq",
+    variants: &["kafka"],
+    name: "password",
+    shape: Shape::Secret,
+    default: Default::Words("no authentication"),
+    meaning: "That user's password. Take it from the environment rather than writing it into the file.",
+    example: "\"${KAFKA_PASSWORD}\"",
+};
+/// `uri` in `[source.mq]` of Pulsar
+pub static PULSAR_URI: Key = Key {
+    table: "source.mq",
+    variants: &["pulsar"],
+    name: "uri",
+    shape: Shape::PulsarAddress,
+    default: Default::Required,
+    meaning: "The address of a broker or of the proxy (Milvus: `pulsar.address` and `pulsar.port`).",
+    example: "\"pulsar://127.0.0.1:6650\"",
+};
+/// `tenant` in `[source.mq]` of Pulsar
+pub static PULSAR_TENANT: Key = Key {
+    table: "source.mq",
+    variants: &["pulsar"],
+    name: "tenant",
+    shape: Shape::Text,
+    default: Default::Value("public"),
+    meaning: "The tenant of the topics (Milvus: `pulsar.tenant`).",
+    example: "\"milvus\"",
+};
+/// `namespace` in `[source.mq]` of Pulsar
+pub static PULSAR_NAMESPACE: Key = Key {
+    table: "source.mq",
+    variants: &["pulsar"],
+    name: "namespace",
+    shape: Shape::Text,
+    default: Default::Value("default"),
+    meaning: "The namespace of the topics (Milvus: `pulsar.namespace`).",
+    example: "\"production\"",
+};
+/// `token` in `[source.mq]` of Pulsar
+pub static PULSAR_TOKEN: Key = Key {
+    table: "source.mq",
+    variants: &["pulsar"],
+    name: "token",
+    shape: Shape::Secret,
+    default: Default::Words("no authentication"),
+    meaning: "A token (JWT) for the brokers. Take it from the environment rather than writing it into the file.",
+    example: "\"${PULSAR_TOKEN}\"",
+};
+/// `subscription` in `[source.mq]` of Pulsar
+pub static PULSAR_SUBSCRIPTION: Key = Key {
+    table: "source.mq",
+    variants: &["pulsar"],
+    name: "subscription",
+    shape: Shape::Flag,
+    default: Default::Value("false"),
+    meaning: "Whether to keep a durable subscription `migrans-<name>` on each topic that is read, so that the brokers \
+              keep what is not yet on the target, however long the pipeline is away. It moves with what is durable. \
+              `migrans remove` takes it away with the pipeline; a pipeline that is just forgotten leaves the brokers \
+              keeping everything.",
+    example: "true",
+};
+/// The keys of `[source.mq.tls]`
+pub static SOURCE_MQ_TLS_KEYS: TlsKeys = tls_keys("source.mq.tls", &[]);
+/// `start` in `[source]`
+pub static SOURCE_START: Key = Key {
+    table: "source",
+    variants: &[],
+    name: "start",
+    shape: Shape::Start,
+    default: Default::Value("collection"),
+    meaning: "Where a pipeline begins that has not run before. `collection`: each collection at its own beginning, \
+              as the catalog has it. `earliest`: at the first messages that are still in the queue. `latest`: now, by this \
+              machine's clock. A time (RFC 3339, or a Milvus timestamp): with the first change later than that, in every \
+              collection. Rows from before the beginning are not copied, only collections themselves are.",
+    example: "\"2026-11-22T10:00:00Z\"",
+};
 /// `collections` in `[select]`
 pub static SELECT_COLLECTIONS: Key = Key {
     table: "select",
-    variant: None,
+    variants: &[],
     name: "collections",
     shape: Shape::Patterns,
     default: Default::Required,
@@ -246,7 +414,7 @@ pub static SELECT_COLLECTIONS: Key = Key {
 /// `exclude` in `[select]`
 pub static SELECT_EXCLUDE: Key = Key {
     table: "select",
-    variant: None,
+    variants: &[],
     name: "exclude",
     shape: Shape::Patterns,
     default: Default::Words("nothing is left out"),
@@ -256,7 +424,7 @@ pub static SELECT_EXCLUDE: Key = Key {
 /// `type` in `[target]`
 pub static TARGET_TYPE: Key = Key {
     table: "target",
-    variant: None,
+    variants: &[],
     name: "type",
     shape: Shape::OneOf(&["milvus", "null"]),
     default: Default::Required,
@@ -267,7 +435,7 @@ pub static TARGET_TYPE: Key = Key {
 /// `uri` in `[target]` of Milvus
 pub static TARGET_URI: Key = Key {
     table: "target",
-    variant: Some("milvus"),
+    variants: &["milvus"],
     name: "uri",
     shape: Shape::Address,
     default: Default::Required,
@@ -277,7 +445,7 @@ pub static TARGET_URI: Key = Key {
 /// `token` in `[target]` of Milvus
 pub static TARGET_TOKEN: Key = Key {
     table: "target",
-    variant: Some("milvus"),
+    variants: &["milvus"],
     name: "token",
     shape: Shape::Secret,
     default: Default::Words("no authentication"),
@@ -287,7 +455,7 @@ pub static TARGET_TOKEN: Key = Key {
 /// `adopt` in `[target]` of Milvus
 pub static TARGET_ADOPT: Key = Key {
     table: "target",
-    variant: Some("milvus"),
+    variants: &["milvus"],
     name: "adopt",
     shape: Shape::Flag,
     default: Default::Value("false"),
@@ -299,7 +467,7 @@ pub static TARGET_ADOPT: Key = Key {
 /// `connect_timeout` in `[target]` of Milvus
 pub static TARGET_CONNECT_TIMEOUT: Key = Key {
     table: "target",
-    variant: Some("milvus"),
+    variants: &["milvus"],
     name: "connect_timeout",
     shape: Shape::Duration("100ms", "5m"),
     default: Default::Value("10s"),
@@ -307,11 +475,11 @@ pub static TARGET_CONNECT_TIMEOUT: Key = Key {
     example: "\"30s\"",
 };
 /// The keys of `[target.tls]`
-pub static TARGET_TLS_KEYS: TlsKeys = tls_keys("target.tls", Some("milvus"));
+pub static TARGET_TLS_KEYS: TlsKeys = tls_keys("target.tls", &["milvus"]);
 /// `memory` in `[delivery]`
 pub static DELIVERY_MEMORY: Key = Key {
     table: "delivery",
-    variant: None,
+    variants: &[],
     name: "memory",
     shape: Shape::Size("16MiB", "1TiB"),
     default: Default::Value("256MiB"),
@@ -322,7 +490,7 @@ pub static DELIVERY_MEMORY: Key = Key {
 /// `max_lag` in `[delivery]`
 pub static DELIVERY_MAX_LAG: Key = Key {
     table: "delivery",
-    variant: None,
+    variants: &[],
     name: "max_lag",
     shape: Shape::Duration("0ms", "10m"),
     default: Default::Value("200ms"),
@@ -333,7 +501,7 @@ pub static DELIVERY_MAX_LAG: Key = Key {
 /// `batch` in `[delivery]`
 pub static DELIVERY_BATCH: Key = Key {
     table: "delivery",
-    variant: None,
+    variants: &[],
     name: "batch",
     shape: Shape::Size("64KiB", "48MiB"),
     default: Default::Value("8MiB"),
@@ -343,7 +511,7 @@ pub static DELIVERY_BATCH: Key = Key {
 /// `max_calls` in `[delivery]`
 pub static DELIVERY_MAX_CALLS: Key = Key {
     table: "delivery",
-    variant: None,
+    variants: &[],
     name: "max_calls",
     shape: Shape::Count(1, 256),
     default: Default::Value("4"),
@@ -354,7 +522,7 @@ pub static DELIVERY_MAX_CALLS: Key = Key {
 /// `call_deadline` in `[delivery]`
 pub static DELIVERY_CALL_DEADLINE: Key = Key {
     table: "delivery",
-    variant: None,
+    variants: &[],
     name: "call_deadline",
     shape: Shape::Duration("1s", "10m"),
     default: Default::Value("10s"),
@@ -365,7 +533,7 @@ pub static DELIVERY_CALL_DEADLINE: Key = Key {
 /// `checkpoint_interval` in `[delivery]`
 pub static DELIVERY_CHECKPOINT_INTERVAL: Key = Key {
     table: "delivery",
-    variant: None,
+    variants: &[],
     name: "checkpoint_interval",
     shape: Shape::Duration("10ms", "1m"),
     default: Default::Value("500ms"),
@@ -387,11 +555,11 @@ pub struct TlsKeys {
     pub server_name: Key,
 }
 
-const fn tls_keys(table: &'static str, variant: Option<&'static str>) -> TlsKeys {
+const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> TlsKeys {
     TlsKeys {
         ca: Key {
             table,
-            variant,
+            variants,
             name: "ca",
             shape: Shape::Path,
             default: Default::Words("the certificates of the system alone"),
@@ -400,7 +568,7 @@ const fn tls_keys(table: &'static str, variant: Option<&'static str>) -> TlsKeys
         },
         cert: Key {
             table,
-            variant,
+            variants,
             name: "cert",
             shape: Shape::Path,
             default: Default::Words("none is shown"),
@@ -409,7 +577,7 @@ const fn tls_keys(table: &'static str, variant: Option<&'static str>) -> TlsKeys
         },
         key: Key {
             table,
-            variant,
+            variants,
             name: "key",
             shape: Shape::Path,
             default: Default::Words("none"),
@@ -418,7 +586,7 @@ const fn tls_keys(table: &'static str, variant: Option<&'static str>) -> TlsKeys
         },
         server_name: Key {
             table,
-            variant,
+            variants,
             name: "server_name",
             shape: Shape::Text,
             default: Default::Words("the host of the address"),
@@ -429,11 +597,22 @@ const fn tls_keys(table: &'static str, variant: Option<&'static str>) -> TlsKeys
 }
 
 /// All tables, each after the one around it.
-pub static TABLES: [&Table; 8] =
-    [&TOP, &SOURCE, &SOURCE_ETCD_TLS, &SOURCE_MQ, &SELECT, &TARGET, &TARGET_TLS, &DELIVERY];
+pub static TABLES: [&Table; 11] = [
+    &TOP,
+    &SOURCE,
+    &SOURCE_ETCD_TLS,
+    &SOURCE_MQ,
+    &SOURCE_MQ_TLS,
+    &SOURCE_MQ_OPTIONS,
+    &SOURCE_POSITIONS,
+    &SELECT,
+    &TARGET,
+    &TARGET_TLS,
+    &DELIVERY,
+];
 
 /// All keys, by table.
-pub static KEYS: [&Key; 30] = [
+pub static KEYS: [&Key; 45] = [
     &NAME,
     &STATE_DIR,
     &SOURCE_ETCD,
@@ -441,12 +620,27 @@ pub static KEYS: [&Key; 30] = [
     &SOURCE_META_PATH,
     &SOURCE_ETCD_USERNAME,
     &SOURCE_ETCD_PASSWORD,
+    &SOURCE_START,
     &SOURCE_ETCD_TLS_KEYS.ca,
     &SOURCE_ETCD_TLS_KEYS.cert,
     &SOURCE_ETCD_TLS_KEYS.key,
     &SOURCE_ETCD_TLS_KEYS.server_name,
     &SOURCE_MQ_TYPE,
     &SOURCE_MQ_PATH,
+    &KAFKA_BROKERS,
+    &KAFKA_SECURITY,
+    &KAFKA_SASL_MECHANISM,
+    &KAFKA_USERNAME,
+    &KAFKA_PASSWORD,
+    &PULSAR_URI,
+    &PULSAR_TENANT,
+    &PULSAR_NAMESPACE,
+    &PULSAR_TOKEN,
+    &PULSAR_SUBSCRIPTION,
+    &SOURCE_MQ_TLS_KEYS.ca,
+    &SOURCE_MQ_TLS_KEYS.cert,
+    &SOURCE_MQ_TLS_KEYS.key,
+    &SOURCE_MQ_TLS_KEYS.server_name,
     &SELECT_COLLECTIONS,
     &SELECT_EXCLUDE,
     &TARGET_TYPE,

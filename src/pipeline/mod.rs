@@ -3,8 +3,13 @@
 //! [`keys`] lists what a file can say; `file.rs` reads it, strictly, by way of `reader.rs` (one key at a time),
 //! `env.rs` (`${NAME}`), `units.rs` (sizes and durations) and `validate.rs` (what values must be to each other).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::milvus::channel::VChannel;
+use crate::milvus::position::MsgPosition;
+use crate::milvus::tso::Tso;
 
 pub mod env;
 mod file;
@@ -51,6 +56,24 @@ pub struct SourceConfig {
     pub meta_path: String,
     /// The message queue.
     pub mq: MqConfig,
+    /// Where a pipeline begins that has not run before.
+    pub start: StartAt,
+    /// Where single vchannels begin, in place of that.
+    pub positions: BTreeMap<VChannel, MsgPosition>,
+}
+
+/// `start` in `[source]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartAt {
+    /// Each collection at its own start position.
+    #[default]
+    Collection,
+    /// At the first messages that are still in the queue.
+    Earliest,
+    /// Now, whenever the pipeline is started first.
+    Latest,
+    /// With the first change later than this.
+    After(Tso),
 }
 
 /// TLS settings of a connection.
@@ -71,6 +94,10 @@ pub struct Tls {
 pub enum MqConfig {
     /// Milvus' embedded queue.
     Rocksmq(RocksmqConfig),
+    /// Kafka.
+    Kafka(KafkaConfig),
+    /// Pulsar.
+    Pulsar(PulsarConfig),
 }
 
 /// `[source.mq]` with `type = "rocksmq"`
@@ -78,6 +105,42 @@ pub enum MqConfig {
 pub struct RocksmqConfig {
     /// Milvus' `rocksmq.path`.
     pub path: PathBuf,
+}
+
+/// `[source.mq]` with `type = "kafka"`
+#[derive(Clone, Debug)]
+pub struct KafkaConfig {
+    /// `host:port` each.
+    pub brokers: Vec<String>,
+    /// librdkafka's `security.protocol`.
+    pub security: &'static str,
+    /// librdkafka's `sasl.mechanism`, for a security with SASL.
+    pub sasl_mechanism: &'static str,
+    /// The user for SASL.
+    pub username: Option<String>,
+    /// That user's password.
+    pub password: Option<Secret>,
+    /// TLS beyond what `security` says.
+    pub tls: Option<Tls>,
+    /// Further properties of librdkafka.
+    pub options: BTreeMap<String, String>,
+}
+
+/// `[source.mq]` with `type = "pulsar"`
+#[derive(Clone, Debug)]
+pub struct PulsarConfig {
+    /// `pulsar://host:port` or `pulsar+ssl://host:port`.
+    pub uri: String,
+    /// The tenant of the topics.
+    pub tenant: String,
+    /// Their namespace.
+    pub namespace: String,
+    /// A JWT.
+    pub token: Option<Secret>,
+    /// The durable subscription that makes the brokers keep what is not yet durable, if there is to be one.
+    pub subscription: Option<String>,
+    /// TLS beyond what the URI says.
+    pub tls: Option<Tls>,
 }
 
 /// `[select]`: patterns `database.collection`.

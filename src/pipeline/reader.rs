@@ -1,6 +1,7 @@
 //! Strict reading of the file's tables: every getter returns the value of one key of [`super::keys`], or its
 //! default, or records what is wrong and returns `None`. Reading goes on after a problem, so that all are found.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,7 +98,7 @@ impl<'f> Reader<'f> {
                 let needs: Vec<&str> = KEYS
                     .iter()
                     .filter(|key| {
-                        key.table == table.path && key.default == Default::Required && key.variant.is_none()
+                        key.table == table.path && key.default == Default::Required && key.variants.is_empty()
                     })
                     .map(|key| key.name)
                     .collect();
@@ -128,11 +129,11 @@ impl<'f> Reader<'f> {
     pub fn check_names(&mut self, section: &Section<'_>, variant: Option<&str>) {
         let Some(entries) = section.entries else { return };
         let path = section.table.path;
-        let fits = |of: Option<&str>| variant.is_none() || of.is_none() || of == variant;
-        let keys = KEYS.iter().filter(|key| key.table == path && fits(key.variant)).map(|key| key.name);
+        let fits = |of: &[&str]| of.is_empty() || variant.is_none_or(|variant| of.contains(&variant));
+        let keys = KEYS.iter().filter(|key| key.table == path && fits(key.variants)).map(|key| key.name);
         let tables = TABLES
             .iter()
-            .filter(|table| table.parent() == Some(path) && fits(table.variant))
+            .filter(|table| table.parent() == Some(path) && fits(table.variants))
             .map(|table| table.name());
         let known: Vec<&str> = keys.chain(tables).collect();
         for (name, value) in entries.iter() {
@@ -306,6 +307,45 @@ impl<'f> Reader<'f> {
         (texts.len() == items.len()).then_some(texts)
     }
 
+    /// All entries of a table whose keys are the user's own, each a text that `accept` has nothing against.
+    pub fn entries<T>(
+        &mut self,
+        section: &Section<'_>,
+        accept: impl Fn(&str, &str) -> Result<T, Objection>,
+    ) -> Option<BTreeMap<String, T>> {
+        let Some(entries) = section.entries else { return Some(BTreeMap::new()) };
+        let path = section.table.path;
+        let mut accepted = BTreeMap::new();
+        for (name, value) in entries.iter() {
+            let (name, at) = (name.get_ref().as_ref(), value.span().start);
+            let DeValue::String(text) = value.get_ref() else {
+                let message =
+                    format!("\"{name}\" in [{path}] must be a text, not {}", a(value.get_ref().type_str()));
+                let hint = format!("write \"{name}\" = \"…\" (a name with dots needs its quotes)");
+                self.problem(Some(at), message, Some(hint));
+                continue;
+            };
+            let Some(done) = self.substitute(text, value) else { continue };
+            match accept(name, &done.text) {
+                Ok(value) => drop(accepted.insert(name.to_owned(), value)),
+                Err((message, hint)) => {
+                    self.problem(Some(at), format!("\"{name}\" in [{path}] {message}"), Some(hint));
+                }
+            }
+        }
+        (accepted.len() == entries.len()).then_some(accepted)
+    }
+
+    /// A text that `parse` makes something of.
+    pub fn value<T>(
+        &mut self,
+        section: &Section<'_>,
+        key: &Key,
+        parse: impl FnOnce(&str) -> Result<T, Objection>,
+    ) -> Option<T> {
+        self.parsed(section, key, parse)
+    }
+
     /// A size in bytes, within the key's limits.
     pub fn size(&mut self, section: &Section<'_>, key: &Key) -> Option<u64> {
         let Shape::Size(least, most) = key.shape else { return None };
@@ -387,6 +427,9 @@ fn expected(shape: Shape) -> &'static str {
         Shape::Path => "a path (a text)",
         Shape::Address => "an address (a text)",
         Shape::Addresses => "a list of addresses",
+        Shape::Hosts => "a list of host:port",
+        Shape::PulsarAddress => "an address (a text)",
+        Shape::Start => "a place to start (a text)",
         Shape::Patterns => "a list of patterns",
         Shape::Size(..) => "a size (a text with a unit)",
         Shape::Duration(..) => "a duration (a text with a unit)",
@@ -402,9 +445,13 @@ fn a(noun: &str) -> String {
 
 /// What an unknown name may have been meant to be.
 fn suggestion(written: &str, path: &str, known: &[&str]) -> String {
-    let other_variant = KEYS.iter().find(|key| key.table == path && key.name == written);
-    if let Some(variant) = other_variant.and_then(|key| key.variant) {
-        return format!("it goes with type = \"{variant}\"");
+    let key = KEYS.iter().find(|key| key.table == path && key.name == written).map(|key| key.variants);
+    let table = TABLES.iter().find(|table| table.parent() == Some(path) && table.name() == written);
+    if let Some(variants) = key.or(table.map(|table| table.variants)).filter(|variants| !variants.is_empty())
+    {
+        let variants: Vec<String> = variants.iter().map(|variant| format!("\"{variant}\"")).collect();
+        let variants: Vec<&str> = variants.iter().map(String::as_str).collect();
+        return format!("it goes with type = {}", either(&variants));
     }
     if let Some(near) = nearest(written, known) {
         return format!("did you mean \"{near}\"?");

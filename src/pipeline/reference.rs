@@ -26,20 +26,26 @@ fn section(table: &Table) -> String {
         "" => "Top level".to_owned(),
         path => format!("`[{path}]`"),
     };
-    let presence = match (table.path, table.variant, table.required) {
+    let presence = match (table.path, table.variants, table.required) {
         ("", _, _) => String::new(),
         (_, _, true) => " Required.".to_owned(),
-        (_, Some(variant), false) => format!(" Optional; goes with `type = \"{variant}\"`."),
-        (_, None, false) => " Optional.".to_owned(),
+        (_, [], false) => " Optional.".to_owned(),
+        (_, variants, false) => format!(" Optional; goes with {}.", types(variants)),
     };
-    format!("### {heading}\n\n{}{presence}\n", table.meaning)
+    let keys = table.free.map_or_else(String::new, |keys| format!("\nIts keys: {keys}.\n"));
+    format!("### {heading}\n\n{}{presence}\n{keys}", table.meaning)
+}
+
+fn types(variants: &[&str]) -> String {
+    let quoted: Vec<String> = variants.iter().map(|variant| format!("`type = \"{variant}\"`")).collect();
+    either(&quoted.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn entry(key: &Key) -> String {
     let mut text = format!("#### `{}`\n\n{}\n\n- Type: {}\n", key.name, key.meaning, shape(key.shape));
-    if let Some(variant) = key.variant {
+    if !key.variants.is_empty() {
         // Writing to a String can't fail.
-        let _ = writeln!(text, "- Goes with: `type = \"{variant}\"`");
+        let _ = writeln!(text, "- Goes with: {}", types(key.variants));
     }
     let default = match key.default {
         Default::Required => "none, it is required".to_owned(),
@@ -58,6 +64,11 @@ fn shape(shape: Shape) -> String {
         Shape::Secret => "text, never printed".to_owned(),
         Shape::Path => "path".to_owned(),
         Shape::Address => "address, `http://host:port` or `https://host:port`".to_owned(),
+        Shape::Hosts => "list of `host:port`, at least one".to_owned(),
+        Shape::PulsarAddress => "address, `pulsar://host:port` or `pulsar+ssl://host:port`".to_owned(),
+        Shape::Start => {
+            "`\"collection\"`, `\"earliest\"`, `\"latest\"`, RFC 3339 time or Milvus timestamp".to_owned()
+        }
         Shape::Addresses => "list of addresses, at least one".to_owned(),
         Shape::Patterns => "list of patterns".to_owned(),
         Shape::Size(least, most) => format!("size, from `{least}` to `{most}`"),

@@ -4,7 +4,10 @@ use http::Uri;
 
 use super::keys::{self, TlsKeys};
 use super::reader::{Objection, Reader, Section};
-use super::{Delivery, Select, select};
+use super::{Delivery, Select, StartAt, select};
+use crate::milvus::channel::VChannel;
+use crate::milvus::position::MsgPosition;
+use crate::milvus::tso::Tso;
 
 /// The longest name of a pipeline: it becomes the name of a folder.
 const NAME_LENGTH: usize = 100;
@@ -46,6 +49,111 @@ pub(super) fn address(text: &str) -> Result<(), Objection> {
     Ok(())
 }
 
+/// `host:port`.
+pub(super) fn host(text: &str) -> Result<(), Objection> {
+    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty()
+            && !host.contains(['/', '@', ',', ' '])
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if good { Ok(()) } else { Err((format!("\"{text}\" is no host:port"), "write kafka-1:9092".to_owned())) }
+}
+
+/// `pulsar://host:port` or `pulsar+ssl://host:port`.
+pub(super) fn pulsar_address(text: &str) -> Result<(), Objection> {
+    let shape = "write pulsar://host:port or pulsar+ssl://host:port";
+    let rest = text.strip_prefix("pulsar://").or_else(|| text.strip_prefix("pulsar+ssl://"));
+    match rest {
+        None => Err(("does not begin with pulsar:// or pulsar+ssl://".to_owned(), shape.to_owned())),
+        Some(rest) => host(rest.trim_end_matches('/'))
+            .map_err(|_| ("is not a host and a port after that".to_owned(), shape.to_owned())),
+    }
+}
+
+/// `start` in `[source]`.
+pub(super) fn start(text: &str) -> Result<StartAt, Objection> {
+    match text {
+        "collection" => Ok(StartAt::Collection),
+        "earliest" => Ok(StartAt::Earliest),
+        "latest" => Ok(StartAt::Latest),
+        _ => Tso::parse(text).map(StartAt::After).ok_or_else(|| {
+            let hint = "it is \"collection\", \"earliest\", \"latest\", a time such as \"2026-11-22T10:00:00Z\", or a \
+                        Milvus timestamp";
+            (format!("can't be \"{text}\""), hint.to_owned())
+        }),
+    }
+}
+
+/// An entry of `[source.positions]`.
+pub(super) fn position(vchannel: &str, text: &str) -> Result<MsgPosition, Objection> {
+    MsgPosition::from_base64(&VChannel(vchannel.into()), text).map_err(|message| {
+        (message, "take it as milvus-cdc or milvus-backup hand it out for this vchannel".to_owned())
+    })
+}
+
+/// Properties of librdkafka that are decided elsewhere, and where.
+const KAFKA_SET_ELSEWHERE: [(&str, &str); 10] = [
+    ("bootstrap.servers", "write brokers in [source.mq]"),
+    ("metadata.broker.list", "write brokers in [source.mq]"),
+    ("security.protocol", "write security in [source.mq]"),
+    ("sasl.mechanism", "write sasl_mechanism in [source.mq]"),
+    ("sasl.mechanisms", "write sasl_mechanism in [source.mq]"),
+    ("sasl.username", "write username in [source.mq]"),
+    ("sasl.password", "write password in [source.mq]"),
+    ("ssl.ca.location", "write ca in [source.mq.tls]"),
+    ("ssl.certificate.location", "write cert in [source.mq.tls]"),
+    ("ssl.key.location", "write key in [source.mq.tls]"),
+];
+/// Those on which it depends that nothing is lost.
+const KAFKA_OURS: [&str; 7] = [
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "enable.partition.eof",
+    "allow.auto.create.topics",
+    "isolation.level",
+];
+
+/// An entry of `[source.mq.options]`.
+pub(super) fn kafka_option(name: &str, text: &str) -> Result<String, Objection> {
+    if let Some((_, instead)) = KAFKA_SET_ELSEWHERE.iter().find(|(key, _)| *key == name) {
+        return Err(("has a key of its own".to_owned(), (*instead).to_owned()));
+    }
+    if KAFKA_OURS.contains(&name) {
+        return Err((
+            "is set by the pipeline: what is read depends on it".to_owned(),
+            "remove it".to_owned(),
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// User, TLS and `security` of Kafka fit each other.
+pub(super) fn kafka_security(
+    reader: &mut Reader<'_>,
+    mq: &Section<'_>,
+    tls: &Section<'_>,
+    security: Option<&str>,
+) {
+    pair(reader, mq, &keys::KAFKA_USERNAME, &keys::KAFKA_PASSWORD);
+    let Some(security) = security else { return };
+    let sasl = security.starts_with("sasl");
+    let is = format!("but \"security\" is \"{security}\"");
+    if sasl && !mq.has(&keys::KAFKA_USERNAME) && !mq.has(&keys::KAFKA_PASSWORD) {
+        let message = "means a user".to_owned();
+        reader.object(mq, &keys::KAFKA_SECURITY, (message, "set username and password".to_owned()));
+    }
+    if !sasl && mq.has(&keys::KAFKA_USERNAME) {
+        let hint = "set it to \"sasl_ssl\" or \"sasl_plaintext\"".to_owned();
+        reader.object(mq, &keys::KAFKA_USERNAME, (format!("is set, {is}"), hint));
+    }
+    if tls.is_written() && !security.ends_with("ssl") {
+        let hint = "set it to \"ssl\" or \"sasl_ssl\", or remove the table".to_owned();
+        reader.object_to_table(tls, (format!("is set, {is}"), hint));
+    }
+}
+
 /// A pattern of `[select]`.
 pub(super) fn pattern(text: &str) -> Result<(), Objection> {
     match select::objection(text) {
@@ -72,11 +180,12 @@ pub(super) fn tls(
     addresses: Option<&[String]>,
 ) {
     pair(reader, section, &keys.cert, &keys.key);
-    let plain = |address: &String| !address.starts_with("https://");
-    if section.is_written() && addresses.is_some_and(|addresses| addresses.iter().any(plain)) {
-        let objection =
-            ("is set, but an address begins with http://", "write https:// there, or remove the table");
-        reader.object_to_table(section, (objection.0.to_owned(), objection.1.to_owned()));
+    for (plain, safe) in [("http://", "https://"), ("pulsar://", "pulsar+ssl://")] {
+        let is_plain = |address: &String| address.to_ascii_lowercase().starts_with(plain);
+        if section.is_written() && addresses.is_some_and(|addresses| addresses.iter().any(is_plain)) {
+            let message = format!("is set, but an address begins with {plain}");
+            reader.object_to_table(section, (message, format!("write {safe} there, or remove the table")));
+        }
     }
 }
 

@@ -1,18 +1,25 @@
 //! Where changes come from: a message queue (one [`LogSource`]) and the catalog in etcd.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
+use crate::dataflow::channels::Channels;
 use crate::dataflow::credits::{Credit, Credits};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::{PChannel, Position};
+use crate::milvus::header::MessageType;
 use crate::milvus::tso::Tso;
 use crate::pipeline::MqConfig;
 
 pub mod catalog;
+pub mod kafka;
+pub mod outlet;
 pub mod rocksmq;
 
 /// A message queue that is being read.
@@ -25,8 +32,18 @@ pub trait LogSource: Send {
     /// Starts reading `channel` from `start`.
     fn open(&self, channel: &PChannel, start: Start) -> Receiver<Delivery>;
 
-    /// Stops reading `channel`.
+    /// Stops reading `channel`. What the queue keeps for us of it need not be kept any more.
     fn close(&self, channel: &PChannel);
+
+    /// Nothing before these positions will ever be read again. A queue that keeps messages for its readers may let
+    /// them go.
+    fn release(&self, _positions: &BTreeMap<PChannel, Position>) {}
+
+    /// Undoes what the source has left behind in the queue for this pipeline, which is not going to run any more.
+    /// May block. Returns what was undone, in words.
+    fn remove(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
 }
 
 /// Where a channel is read from.
@@ -37,7 +54,14 @@ pub enum Start {
     At(Position),
     /// From the first message that is still there.
     Earliest,
+    /// From some message such that everything with a ts later than this stands at it or after it; the nearer the
+    /// better. What is earlier is dropped downstream.
+    Near(Tso),
 }
+
+/// A message stands in its topic at most this long before its time or after: what [`Start::Near`] has to allow for if
+/// it goes by a broker's clock.
+pub const CLOCK_SLACK: Duration = Duration::from_secs(10);
 
 /// What a source hands over.
 #[derive(Debug)]
@@ -69,6 +93,8 @@ pub enum EnvelopeKind {
     Insert(Bytes, Credit),
     /// A delete: the encoded `msg.DeleteRequest`.
     Delete(Bytes, Credit),
+    /// A message of no interest to a pipeline, its type, time and bytes: only if [`Context::every_message`] is set.
+    Other(MessageType, Tso, Bytes),
 }
 
 /// What a source gets from the pipeline that it serves.
@@ -76,17 +102,38 @@ pub enum EnvelopeKind {
 pub struct Context {
     /// The budget for the messages that it admits.
     pub credits: Arc<Credits>,
+    /// Where it says what a channel waits for.
+    pub channels: Arc<Channels>,
     /// Wakes the dataflow.
     pub wake: Arc<dyn Fn() + Send + Sync>,
     /// Set when the pipeline stops: threads end soon after.
     pub stop: Arc<AtomicBool>,
     /// A folder that the source may keep working files in.
-    pub scratch: std::path::PathBuf,
+    pub scratch: PathBuf,
+    /// Hand over each tick, also of a run of them. A pipeline needs the last one only.
+    pub every_tick: bool,
+    /// Hand over also messages that are of no interest to a pipeline.
+    pub every_message: bool,
+}
+
+impl Context {
+    /// For a pipeline; what wakes it is to be set.
+    pub fn new(
+        credits: Arc<Credits>,
+        channels: Arc<Channels>,
+        stop: Arc<AtomicBool>,
+        scratch: PathBuf,
+    ) -> Context {
+        let wake = Arc::new(|| {});
+        Context { credits, channels, wake, stop, scratch, every_tick: false, every_message: false }
+    }
 }
 
 /// Opens the queue that a pipeline file names. The one place where queues are registered.
 pub fn connect(config: &MqConfig, context: Context) -> Result<Box<dyn LogSource>> {
     match config {
         MqConfig::Rocksmq(config) => Ok(Box::new(rocksmq::RocksMq::connect(config, context)?)),
+        MqConfig::Kafka(config) => Ok(Box::new(kafka::Kafka::connect(config, context)?)),
+        MqConfig::Pulsar(_) => Err(Error::new(Kind::Internal, "not there yet")),
     }
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::Duration;
 
+use crate::milvus::tso::Tso;
+use crate::pipeline::StartAt;
+
 use super::keys::{Default, KEYS, Key, Shape, TABLES};
 use super::*;
 
@@ -27,7 +30,7 @@ uri = "http://127.0.0.1:19530"
 fn environment(name: &str) -> Option<OsString> {
     match name {
         "HOME" => Some("/home/me".into()),
-        "ETCD_PASSWORD" | "TARGET_TOKEN" => Some("hidden".into()),
+        "ETCD_PASSWORD" | "KAFKA_PASSWORD" | "PULSAR_TOKEN" | "TARGET_TOKEN" => Some("hidden".into()),
         "CALLS" => Some("7".into()),
         "ADOPT" => Some("true".into()),
         _ => None,
@@ -55,7 +58,7 @@ fn a_minimal_file_gets_all_defaults() {
     assert_eq!(pipeline.source.root_path, "by-dev");
     assert_eq!(pipeline.source.meta_path, "meta");
     assert!(pipeline.source.etcd_tls.is_none() && pipeline.source.etcd_username.is_none());
-    let MqConfig::Rocksmq(rocksmq) = &pipeline.source.mq;
+    let MqConfig::Rocksmq(rocksmq) = &pipeline.source.mq else { panic!() };
     assert_eq!(rocksmq.path, Path::new("/mq"));
     assert_eq!(pipeline.select.exclude, Vec::<String>::new());
     let TargetConfig::Milvus(target) = &pipeline.target else { panic!("{:?}", pipeline.target) };
@@ -70,17 +73,43 @@ fn a_minimal_file_gets_all_defaults() {
 
 #[test]
 fn every_key_can_be_written_as_in_its_example() {
-    let mut text = String::new();
-    for table in TABLES {
-        if !table.path.is_empty() {
-            text.push_str(&format!("[{}]\n", table.path));
+    let file = |queue: &str| {
+        let mut text = String::new();
+        let fits = |variants: &[&str], table: &str| {
+            !table.starts_with("source.mq") || variants.is_empty() || variants.contains(&queue)
+        };
+        for table in TABLES.iter().filter(|table| fits(table.variants, table.path)) {
+            if !table.path.is_empty() {
+                text.push_str(&format!("[{}]\n", table.path));
+            }
+            let keys = KEYS.iter().filter(|key| key.table == table.path && fits(key.variants, key.table));
+            for key in keys {
+                let type_of_queue = key.table == "source.mq" && key.name == "type";
+                let example = if type_of_queue { format!("\"{queue}\"") } else { key.example.to_owned() };
+                text.push_str(&format!("{} = {example}\n", key.name));
+            }
         }
-        for key in KEYS.iter().filter(|key| key.table == table.path) {
-            text.push_str(&format!("{} = {}\n", key.name, key.example));
+        // TLS goes with https alone, and RocksMQ has none.
+        let text = text.replace("http://", "https://").replace("pulsar://", "pulsar+ssl://");
+        if queue == "rocksmq" {
+            return text;
         }
-    }
-    // TLS goes with https alone.
-    let pipeline = parse(&text.replace("http://", "https://")).unwrap();
+        text.replace("[source.mq.options]", "[source.mq.options]\n\"client.id\" = \"${TARGET_TOKEN}\"")
+    };
+    let kafka = parse(&file("kafka")).unwrap();
+    let MqConfig::Kafka(kafka) = kafka.source.mq else { panic!("{kafka:?}") };
+    assert_eq!(kafka.brokers, ["kafka-1:9092", "kafka-2:9092"]);
+    assert_eq!((kafka.security, kafka.sasl_mechanism), ("sasl_ssl", "SCRAM-SHA-512"));
+    assert_eq!(kafka.password, Some(Secret("hidden".to_owned())));
+    assert_eq!(kafka.options["client.id"], "hidden");
+    assert!(kafka.tls.is_some());
+    let pulsar = parse(&file("pulsar")).unwrap();
+    assert_eq!(pulsar.source.start, StartAt::After(Tso::parse("2026-11-22T10:00:00Z").unwrap()));
+    let MqConfig::Pulsar(pulsar) = pulsar.source.mq else { panic!("{pulsar:?}") };
+    assert_eq!(pulsar.uri, "pulsar+ssl://127.0.0.1:6650");
+    assert_eq!((pulsar.tenant.as_str(), pulsar.namespace.as_str()), ("milvus", "production"));
+    assert_eq!(pulsar.subscription.as_deref(), Some("migrans-orders-standby"));
+    let pipeline = parse(&file("rocksmq")).unwrap();
     assert_eq!(pipeline.state_dir, Path::new("/var/lib/migrans/orders-standby"));
     assert_eq!(pipeline.source.etcd_password, Some(Secret("hidden".to_owned())));
     let etcd_tls = pipeline.source.etcd_tls.unwrap();
@@ -98,7 +127,7 @@ fn every_key_can_be_written_as_in_its_example() {
 #[test]
 fn every_key_refuses_another_type_and_names_its_own() {
     for key in KEYS {
-        let variant = key.variant.or(match key.table {
+        let variant = key.variants.first().copied().or(match key.table {
             "source.mq" => Some("rocksmq"),
             "target" => Some("milvus"),
             _ => None,
@@ -110,6 +139,7 @@ fn every_key_refuses_another_type_and_names_its_own() {
         }
         text.push_str(&format!("{} = 1979-05-27\n", key.name));
         match (key.table, variant) {
+            ("source.mq.tls", _) => text.push_str("[source.mq]\ntype = \"kafka\"\n"),
             ("target.tls", _) => text.push_str("[target]\ntype = \"milvus\"\n"),
             (_, Some(variant)) if key.name != "type" => text.push_str(&format!("type = \"{variant}\"\n")),
             _ => {}
@@ -201,8 +231,8 @@ fn a_key_in_the_wrong_place_is_told_the_right_one() {
 #[test]
 fn an_unknown_type_is_told_the_known_ones_and_its_keys_are_not_judged() {
     assert_eq!(
-        wrong("type = \"rocksmq\"\npath = \"/mq\"", "type = \"kafka\"\nbrokers = []"),
-        "p.toml:7:8: \"type\" in [source.mq] can't be \"kafka\"\n  hint: it is \"rocksmq\""
+        wrong("type = \"rocksmq\"\npath = \"/mq\"", "type = \"woodpecker\"\nbrokers = []"),
+        "p.toml:7:8: \"type\" in [source.mq] can't be \"woodpecker\"\n  hint: it is \"rocksmq\", \"kafka\" or \"pulsar\""
     );
     assert_eq!(
         wrong("type = \"milvus\"\n", "type = \"Milvus\"\n"),
@@ -313,7 +343,7 @@ fn relative_paths_start_at_the_files_folder() {
     let text = MINIMAL.replace("\"/mq\"", "\"mq\"").replace("name =", "state_dir = \"../state\"\nname =");
     let pipeline = parse(&text).unwrap();
     assert_eq!(pipeline.state_dir, Path::new("/etc/migrans/../state"));
-    let MqConfig::Rocksmq(rocksmq) = &pipeline.source.mq;
+    let MqConfig::Rocksmq(rocksmq) = &pipeline.source.mq else { panic!() };
     assert_eq!(rocksmq.path, Path::new("/etc/migrans/mq"));
     let pipeline = Pipeline::parse(&text, Path::new("p.toml"), &environment).unwrap();
     assert_eq!(pipeline.state_dir, Path::new("../state"));
@@ -364,12 +394,12 @@ fn secrets_are_not_printed() {
 
 #[test]
 fn the_table_of_keys_is_in_order() {
-    let key_names: BTreeSet<_> = KEYS.iter().map(|key| (key.table, key.variant, key.name)).collect();
+    let key_names: BTreeSet<_> = KEYS.iter().map(|key| (key.table, key.variants, key.name)).collect();
     assert_eq!(key_names.len(), KEYS.len());
     for key in KEYS {
         assert!(TABLES.iter().any(|table| table.path == key.table), "{}", key.name);
         // The reader of lists has no use for a default value.
-        let is_list = matches!(key.shape, Shape::Addresses | Shape::Patterns);
+        let is_list = matches!(key.shape, Shape::Addresses | Shape::Hosts | Shape::Patterns);
         let Key { default, .. } = key;
         assert!(!(is_list && matches!(default, Default::Value(_))), "{}", key.name);
     }
@@ -377,4 +407,37 @@ fn the_table_of_keys_is_in_order() {
         let around = TABLES.iter().position(|other| Some(other.path) == table.parent());
         assert!(table.path.is_empty() || around.is_some_and(|around| around < at), "{}", table.path);
     }
+}
+
+#[test]
+fn queues_are_checked_for_what_goes_together() {
+    let with = |mq: &str| MINIMAL.replace("type = \"rocksmq\"\npath = \"/mq\"", mq);
+    assert_ne!(with(""), MINIMAL);
+    let kafka = "type = \"kafka\"\nbrokers = [\"a:9092\"]\n";
+    for (mq, problem) in [
+        ("type = \"kafka\"\nbrokers = [\"a\"]", "\"a\" is no host:port"),
+        ("type = \"kafka\"\nbrokers = [\"a:1\"]\npath = \"/mq\"", "unknown key \"path\""),
+        (&format!("{kafka}security = \"sasl_ssl\""), "\"security\" in [source.mq] means a user"),
+        (&format!("{kafka}username = \"u\"\npassword = \"p\""), "is set, but \"security\" is \"plaintext\""),
+        (&format!("{kafka}username = \"u\""), "is set without \"password\""),
+        (&format!("{kafka}[source.mq.tls]\nca = \"x\""), "[source.mq.tls] is set, but \"security\" is"),
+        (&format!("{kafka}[source.mq.options]\n\"group.id\" = \"x\""), "is set by the pipeline"),
+        (&format!("{kafka}[source.mq.options]\n\"ssl.ca.location\" = \"x\""), "has a key of its own"),
+        (&format!("{kafka}[source.mq.options]\n\"fetch.wait.max.ms\" = 5"), "must be a text, not an integer"),
+        (
+            &format!("{kafka}[source.positions]\n\"c_1v0\" = \"%\""),
+            "\"c_1v0\" in [source.positions] is not base64",
+        ),
+        ("type = \"pulsar\"\nuri = \"http://a:1\"", "does not begin with pulsar://"),
+        ("type = \"pulsar\"\nuri = \"pulsar://a\"", "is not a host and a port after that"),
+        (
+            "type = \"pulsar\"\nuri = \"pulsar://a:1\"\n[source.mq.tls]\nca = \"x\"",
+            "is set, but an address begins with pulsar://",
+        ),
+    ] {
+        let report = parse(&with(mq)).unwrap_err().report();
+        assert!(report.contains(problem), "{mq}\n{report}");
+    }
+    let start = MINIMAL.replace("[source]\n", "[source]\nstart = \"yesterday\"\n");
+    assert!(parse(&start).unwrap_err().report().contains("\"start\" in [source] can't be \"yesterday\""));
 }

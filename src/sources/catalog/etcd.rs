@@ -455,6 +455,8 @@ mod tests {
             root_path: "by-dev".into(),
             meta_path: "meta".into(),
             mq: MqConfig::Rocksmq(RocksmqConfig { path: "/nowhere".into() }),
+            start: Default::default(),
+            positions: Default::default(),
         }
     }
 

@@ -1,10 +1,14 @@
 //! Reading one topic in the order of its ids.
 
+use std::time::Duration;
+
 use rocksdb::DBRawIterator;
 
 use super::key::{Id, Topic, digit_count, leading_digit, least_id};
 use super::store::read_error;
 use crate::error::Result;
+use crate::milvus::header::{self, MessageType};
+use crate::milvus::tso::Tso;
 
 /// Where reading goes on in a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +19,13 @@ pub(super) enum Next {
     At(Id),
     /// After this message.
     After(Id),
+    /// Before everything that is later than this.
+    Near(Tso),
 }
+
+/// Rows are in a topic before the tick that covers them, by as long as ticks lag behind. This is far more than they
+/// do: a tick waits for the oldest request that a proxy still works on.
+const TICK_LAG: Duration = Duration::from_secs(60);
 
 /// An iterator of RocksDB on a topic.
 ///
@@ -44,6 +54,10 @@ impl<'db> Cursor<'db> {
         let (id, after) = match next {
             Next::First => {
                 self.seek_to_first(topic)?;
+                return Ok(true);
+            }
+            Next::Near(ts) => {
+                self.seek_near(topic, ts)?;
                 return Ok(true);
             }
             Next::At(id) => (id, false),
@@ -101,6 +115,38 @@ impl<'db> Cursor<'db> {
             self.go_to_ids_of(topic, digit_count(last).min(self.digits));
         }
         self.settle(topic)
+    }
+
+    /// Goes to a tick so old that nothing before it is later than `ts`, or to the first message. Ticks grow with ids, so
+    /// the place is found by halving the range of ids.
+    fn seek_near(&mut self, topic: &Topic, ts: Tso) -> Result<()> {
+        let last = self.last_id(topic)?;
+        self.seek_to_first(topic)?;
+        let first = self.current(topic)?.map(|(id, _)| id);
+        let (Some(first), Some(last)) = (first, last) else { return Ok(()) };
+        let old = ts.before(TICK_LAG);
+        let (mut low, mut high) = (first, last);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            match self.tick_from(topic, middle)? {
+                Some((id, tick)) if tick <= old => low = id,
+                _ => high = middle,
+            }
+        }
+        self.seek(topic, Next::At(low)).map(|_found| ())
+    }
+
+    /// The first tick at or after `id`: its own id and its time.
+    fn tick_from(&mut self, topic: &Topic, id: Id) -> Result<Option<(Id, Tso)>> {
+        self.seek(topic, Next::At(id))?;
+        while let Some((id, payload)) = self.current(topic)? {
+            let header = header::peek(payload)?;
+            if header.message_type == MessageType::TimeTick {
+                return Ok(Some((id, header.timestamp)));
+            }
+            self.advance(topic)?;
+        }
+        Ok(None)
     }
 
     fn go_to_ids_of(&mut self, topic: &Topic, digits: u32) {

@@ -28,9 +28,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use self::channel::QUEUE_DELIVERIES;
 use self::reader::{Command, Reader};
 use self::store::Store;
+use super::outlet::{Outlet, UnknownTypes};
 use super::{Context, Delivery, LogSource, Start};
 use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::PChannel;
@@ -52,10 +52,11 @@ const CONNECT_ATTEMPTS: u32 = 5;
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A RocksMQ that is being read. Dropping it ends the reading.
-#[derive(Debug)]
 pub struct RocksMq {
     commands: Option<Sender<Command>>,
     thread: Option<JoinHandle<()>>,
+    context: Context,
+    unknown_types: UnknownTypes,
 }
 
 impl RocksMq {
@@ -81,12 +82,13 @@ impl RocksMq {
         };
         store.check_content()?;
         let (commands, receiver) = crossbeam_channel::unbounded();
-        let reader = Reader::new(path, scratch, context, receiver);
+        let reader = Reader::new(path, scratch, context.clone(), receiver);
         let thread = std::thread::Builder::new()
             .name("rocksmq".to_owned())
             .spawn(move || reader.run(store))
             .map_err(|error| Error::new(Kind::Internal, "no thread for RocksMQ").caused_by(error))?;
-        Ok(RocksMq { commands: Some(commands), thread: Some(thread) })
+        let unknown_types = UnknownTypes::default();
+        Ok(RocksMq { commands: Some(commands), thread: Some(thread), context, unknown_types })
     }
 
     fn wake_thread(&self) {
@@ -104,10 +106,16 @@ impl RocksMq {
     }
 }
 
+impl std::fmt::Debug for RocksMq {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RocksMq").finish_non_exhaustive()
+    }
+}
+
 impl LogSource for RocksMq {
     fn open(&self, channel: &PChannel, start: Start) -> Receiver<Delivery> {
-        let (sender, receiver) = crossbeam_channel::bounded(QUEUE_DELIVERIES);
-        self.send(Command::Open { channel: channel.clone(), start, sender });
+        let (outlet, receiver) = Outlet::new(channel.clone(), &self.context, &self.unknown_types);
+        self.send(Command::Open { start, outlet });
         receiver
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::channel::{Channel, Stop, View};
 use super::scans::Scans;
@@ -13,7 +13,8 @@ use super::store::{CaughtUp, Mark, Store};
 use super::watch::Watch;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::PChannel;
-use crate::sources::{Context, Delivery, Start};
+use crate::sources::outlet::Outlet;
+use crate::sources::{Context, Start};
 
 /// How often the store is looked at. A message is handed over this long after it was written, at most, and a bit.
 const POLL: Duration = Duration::from_millis(10);
@@ -35,7 +36,7 @@ const READ_ATTEMPTS: u32 = 6;
 
 /// What the handle asks of the thread.
 pub(super) enum Command {
-    Open { channel: PChannel, start: Start, sender: Sender<Delivery> },
+    Open { start: Start, outlet: Outlet },
     Close { channel: PChannel },
 }
 
@@ -45,8 +46,6 @@ pub(super) struct Reader {
     context: Context,
     commands: Receiver<Command>,
     channels: Vec<Channel>,
-    /// Message types that were warned about.
-    unknown_types: HashSet<i32>,
     opened_count: u64,
     view: View,
     /// When the store was last looked at and all that was in it was visible.
@@ -95,7 +94,6 @@ impl Reader {
             context,
             commands,
             channels: Vec::new(),
-            unknown_types: HashSet::new(),
             opened_count: 0,
             view: View { number: 0, memory_from: 0, taken: Instant::now(), watched: false },
             looked: None,
@@ -261,20 +259,21 @@ impl Reader {
         let mut short: HashSet<u64> = HashSet::new();
         let (mut unsaid, mut unsaid_bytes) = (false, 0);
         let result = loop {
-            self.channels.retain(|channel| !channel.is_over());
+            self.channels.retain(|channel| !channel.outlet.is_over());
             let view = self.view;
             let chosen = self
                 .channels
                 .iter_mut()
-                .filter(|channel| channel.can_move(view) && !short.contains(&channel.serial))
-                .min_by_key(|channel| channel.last_tick);
+                .filter_map(|channel| {
+                    (!short.contains(&channel.serial) && channel.can_move(view)).then_some(channel)
+                })
+                .min_by_key(|channel| channel.outlet.last_tick());
             let Some(channel) = chosen else { break Ok(()) };
-            if channel.has_notice() {
-                channel.send_notice();
+            if channel.outlet.send_notice() {
                 (unsaid, round.moved) = (true, true);
                 continue;
             }
-            match scans.read(channel, view, &self.context, &mut self.unknown_types) {
+            match scans.read(channel, view) {
                 Ok(read) => {
                     unsaid |= read.pushed;
                     unsaid_bytes += read.bytes;
@@ -288,7 +287,7 @@ impl Reader {
                     let last_chance = channel.read_errors >= READ_ATTEMPTS;
                     if last_chance || matches!(error.kind(), Kind::Gap | Kind::Version) {
                         let name = channel.name.clone();
-                        channel.fail(match error.kind() {
+                        channel.outlet.fail(match error.kind() {
                             Kind::Gap => error,
                             _ => error.context(format!("channel {name}")),
                         });
@@ -313,7 +312,7 @@ impl Reader {
         scans.forget_closed(&self.channels);
         round.credit_short = !short.is_empty();
         round.queue_full =
-            self.channels.iter().any(|channel| !channel.has_room() && channel.wants_to_move(view));
+            self.channels.iter_mut().any(|channel| channel.wants_to_move(view) && !channel.outlet.has_room());
         result.map(|()| round)
     }
 
@@ -330,13 +329,13 @@ impl Reader {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Open { channel, start, sender } => {
+            Command::Open { start, outlet } => {
+                let channel = outlet.channel().clone();
                 self.channels.retain(|open| open.name != channel);
-                self.context.credits.open(&channel);
                 self.opened_count += 1;
                 tracing::debug!(%channel, ?start, "opened");
                 let first_view = self.view.number + 1;
-                self.channels.push(Channel::new(self.opened_count, channel, start, sender, first_view));
+                self.channels.push(Channel::new(self.opened_count, channel, start, outlet, first_view));
             }
             Command::Close { channel } => self.channels.retain(|open| open.name != channel),
         }
@@ -347,7 +346,7 @@ impl Channel {
     /// Whether there may be something to read or to say.
     fn wants_to_move(&self, view: View) -> bool {
         let read_already = self.tail.is_some_and(|tail| tail.number == view.number);
-        self.has_notice() || !self.needs_view_after(view) && !read_already
+        self.outlet.has_notice() || !self.needs_view_after(view) && !read_already
     }
 
     /// Whether the present view does not do: the channel was opened after it was taken, or what is there looked
@@ -356,8 +355,8 @@ impl Channel {
         self.first_view > view.number || self.gap_seen == Some(view.number)
     }
 
-    fn can_move(&self, view: View) -> bool {
-        self.wants_to_move(view) && self.has_room()
+    fn can_move(&mut self, view: View) -> bool {
+        self.wants_to_move(view) && self.outlet.has_room()
     }
 }
 

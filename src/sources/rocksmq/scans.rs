@@ -1,13 +1,12 @@
 //! The iterators through which channels are read: a scan of its own for a backlog, memory for the rest.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::channel::{Channel, Read, Stop, View};
 use super::cursor::{Cursor, Next};
 use super::store::Store;
 use crate::error::{Error, Kind, Result};
-use crate::sources::Context;
 
 /// A long scan keeps deleted files and memory in use; after this long its channel goes on with a fresh one.
 pub(super) const SCAN_AGE: Duration = Duration::from_secs(5);
@@ -32,20 +31,14 @@ impl<'db> Scans<'db> {
     }
 
     /// Reads one delivery of a channel, which has room for it.
-    pub(super) fn read(
-        &mut self,
-        channel: &mut Channel,
-        view: View,
-        context: &Context,
-        unknown_types: &mut HashSet<i32>,
-    ) -> Result<Read> {
+    pub(super) fn read(&mut self, channel: &mut Channel, view: View) -> Result<Read> {
         let store = self.store;
         if !self.long.contains_key(&channel.serial) {
             if channel.tail.is_some_and(|tail| tail.number >= view.memory_from) {
                 // All that came since is in memory, and finding it there costs next to nothing.
                 let cursor = self.memory.get_or_insert_with(|| Cursor::new(store.scan_memory()));
                 cursor.seek(&channel.topic, channel.next)?;
-                let read = channel.read(cursor, &context.credits, unknown_types)?;
+                let read = channel.read(cursor)?;
                 if read.stop == Stop::End {
                     channel.note_end(view);
                 }
@@ -66,7 +59,7 @@ impl<'db> Scans<'db> {
         let Some(scan) = self.long.get_mut(&channel.serial) else {
             return Err(Error::new(Kind::Internal, "an iterator got lost"));
         };
-        let read = channel.read(&mut scan.cursor, &context.credits, unknown_types);
+        let read = channel.read(&mut scan.cursor);
         if read.as_ref().map_or(true, |read| read.stop == Stop::End) {
             if read.is_ok() {
                 channel.note_end(scan.view);

@@ -106,6 +106,8 @@ impl Etcd {
             root_path: "by-dev".into(),
             meta_path: "meta".into(),
             mq: MqConfig::Rocksmq(RocksmqConfig { path: "/nowhere".into() }),
+            start: Default::default(),
+            positions: Default::default(),
         }
     }
 }

@@ -1,0 +1,153 @@
+//! The librdkafka client: its settings, and what it says of its connections.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientContext, Statistics};
+
+use crate::error::{Error, Kind, Result};
+use crate::pipeline::KafkaConfig;
+
+/// What holds unless the pipeline file says otherwise in `[source.mq.options]`.
+const DEFAULTS: [(&str, &str); 11] = [
+    // Per topic, since each has a queue of its own.
+    ("queued.max.messages.kbytes", "2048"),
+    ("fetch.message.max.bytes", "2097152"),
+    // Milvus allows itself messages of that size.
+    ("message.max.bytes", "16777216"),
+    // A full queue is looked at again soon; the default of a second would make a backlog crawl.
+    ("fetch.queue.backoff.ms", "5"),
+    ("fetch.error.backoff.ms", "100"),
+    // Ticks arrive five times a second on each topic; a broker that collects for a moment saves both sides work.
+    ("fetch.wait.max.ms", "100"),
+    // A connection that is cut without a word is given up after this long …
+    ("socket.timeout.ms", "10000"),
+    ("socket.keepalive.enable", "true"),
+    // … and connecting is tried this often.
+    ("reconnect.backoff.max.ms", "1000"),
+    ("topic.metadata.refresh.interval.ms", "5000"),
+    ("statistics.interval.ms", "0"),
+];
+
+/// Asking a cluster for its brokers may take this long in a check.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What librdkafka last complained of.
+#[derive(Debug, Default)]
+pub(super) struct Health(Mutex<Option<(Instant, String)>>);
+
+impl Health {
+    fn note(&self, trouble: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), trouble));
+    }
+
+    /// The last complaint, if it came after `since`.
+    pub(super) fn trouble_since(&self, since: Instant) -> Option<String> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|(at, _)| *at > since).map(|(_, trouble)| trouble.clone())
+    }
+}
+
+/// Takes what librdkafka says.
+pub(super) struct Listener {
+    health: Arc<Health>,
+}
+
+impl ClientContext for Listener {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // What matters of it comes as an error too, or as a channel that waits.
+        tracing::debug!(?level, facility, "librdkafka: {message}");
+    }
+
+    fn stats(&self, _statistics: Statistics) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka");
+        self.health.note(reason.to_owned());
+    }
+}
+
+impl ConsumerContext for Listener {}
+
+/// Makes the client.
+pub(super) fn create(config: &KafkaConfig, health: Arc<Health>) -> Result<BaseConsumer<Listener>> {
+    settings(config).create_with_context(Listener { health }).map_err(|error| refused(&error))
+}
+
+fn settings(config: &KafkaConfig) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    for (name, value) in DEFAULTS {
+        client.set(name, value);
+    }
+    client
+        .set("client.id", "migrans")
+        .set("bootstrap.servers", config.brokers.join(","))
+        .set("security.protocol", config.security);
+    if let (Some(username), Some(password)) = (&config.username, &config.password) {
+        client
+            .set("sasl.mechanism", config.sasl_mechanism)
+            .set("sasl.username", username)
+            .set("sasl.password", &password.0);
+    }
+    if let Some(tls) = &config.tls {
+        let files = [
+            ("ssl.ca.location", &tls.ca),
+            ("ssl.certificate.location", &tls.cert),
+            ("ssl.key.location", &tls.key),
+        ];
+        for (name, file) in files {
+            if let Some(file) = file {
+                client.set(name, file.to_string_lossy());
+            }
+        }
+    }
+    for (name, value) in &config.options {
+        client.set(name, value);
+    }
+    client
+        .set("group.id", "migrans")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("allow.auto.create.topics", "false")
+        .set_log_level(RDKafkaLogLevel::Info);
+    client
+}
+
+fn refused(error: &KafkaError) -> Error {
+    match error {
+        KafkaError::ClientConfig(_, what, name, value) => {
+            let value = if name.contains("password") { "" } else { value.as_str() };
+            Error::new(Kind::PipelineFile, format!("librdkafka takes no {name} = {value:?}: {what}"))
+                .hint("see [source.mq.options] and [source.mq.tls] in the pipeline file")
+        }
+        other => {
+            Error::new(Kind::PipelineFile, format!("librdkafka makes no client of [source.mq]: {other}"))
+                .hint("see [source.mq.options] and [source.mq.tls] in the pipeline file")
+        }
+    }
+}
+
+/// Asks for the cluster's brokers.
+pub(super) fn probe(config: &KafkaConfig) -> Result<()> {
+    let health = Arc::new(Health::default());
+    let began = Instant::now();
+    let consumer = create(config, Arc::clone(&health))?;
+    let Err(error) = consumer.fetch_metadata(None, PROBE_TIMEOUT) else { return Ok(()) };
+    // Errors are told when the client is polled.
+    drop(consumer.poll(Duration::ZERO));
+    let what = health.trouble_since(began).unwrap_or_else(|| error.to_string());
+    let denied = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication)
+        || what.contains("uthentication");
+    let kind = if denied { Kind::Denied } else { Kind::Unavailable };
+    let message = format!("Kafka at {} does not answer: {what}", config.brokers.join(", "));
+    Err(Error::new(kind, message).hint(if denied {
+        "check security, sasl_mechanism, username and password in [source.mq]"
+    } else {
+        "check brokers and security in [source.mq], and that the names that the brokers advertise can be reached"
+    }))
+}
