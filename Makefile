@@ -28,6 +28,8 @@ build: install
 lint: install
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; \
+	else echo "cargo-deny is not installed: licences and sources of the dependencies are not checked"; fi
 
 demo: install
 	cargo build --release
