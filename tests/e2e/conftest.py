@@ -168,10 +168,14 @@ def prefix_of(request) -> str:
 
 
 @pytest.fixture
-def scene(pair, request):
+def scene(pair, proxy, request):
     scene = Scene(pair.source, pair.target, prefix_of(request))
     request.node.scene = scene
     yield scene
+    for m in scene.pipelines:
+        m.process.kill()
+    proxy.passing()
+    pair.mend()  # a test that failed half-way must not be the end of those after it
     scene.clean()
 
 
