@@ -98,11 +98,13 @@ def selected(client_of, names: Sequence[str], exclude: Sequence[str] = ()) -> se
 
 
 def compare(source, target, names: Sequence[str], exclude: Sequence[str] = (), *, rows: bool = True,
-            duplicates: bool = False) -> Report:
+            duplicates: bool = False, source_repeats: bool = False) -> Report:
     """Compares all collections that match `names` ("database.collection", with * and ?), on either side.
 
     Keys that occur more than once in a partition are an error, unless `duplicates` says that they are expected: then
-    only their number is compared, as a query shows one copy and not always the same."""
+    only their number is compared, as a query shows one copy and not always the same.
+
+    `source_repeats`: the source itself may hold several copies of what its log has once; they count as one there."""
     started = time.monotonic()
     on_source, on_target = selected(source.client, names, exclude), selected(target.client, names, exclude)
 
@@ -122,7 +124,7 @@ def compare(source, target, names: Sequence[str], exclude: Sequence[str] = (), *
                 return result
             result.problems += _attribute_differences(attributes(s, name, expected_at_target=True), attributes(t, name))
             if rows:
-                _compare_rows(s, t, name, result, duplicates)
+                _compare_rows(s, t, name, result, duplicates, source_repeats)
         return result
 
     # Loading is mostly waiting, so several collections are worked on together.
@@ -272,9 +274,12 @@ def _read_all(client: Client, name: str) -> tuple[int, dict[str, tuple[str, dict
         return total, {p: read_rows(client, name, p) for p in partitions}
 
 
-def _compare_rows(s: Client, t: Client, name: str, result: CollectionResult, duplicates: bool) -> None:
+def _compare_rows(s: Client, t: Client, name: str, result: CollectionResult, duplicates: bool, source_repeats: bool) -> None:
     with ThreadPoolExecutor(2) as pool:
         (result.source_rows, a), (result.target_rows, b) = pool.map(lambda c: _read_all(c, name), (s, t))
+    if source_repeats:
+        a = {partition: (key, rows, len(rows[key])) for partition, (key, rows, _) in a.items()}
+        result.source_rows = sum(count for _, _, count in a.values())
     for partition in sorted({*a, *b}):
         if partition in a and partition in b:
             (key, rows_a, count_a), (_, rows_b, count_b) = a[partition], b[partition]

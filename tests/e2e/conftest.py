@@ -214,13 +214,13 @@ class Busy:
         time.sleep(1)
         return self
 
-    def settle(self) -> None:
+    def settle(self, **options) -> None:
         """One more row comes through, then everything is compared."""
         self.work.stop()
         [key] = until(lambda: self.tables[0].insert(1), 90, "the source takes rows again", every=0.3)
         wait_for_key(self.scene.target, self.tables[0], key, timeout=90)
         self.migrans.assert_alive()
-        self.scene.settle(self.migrans)
+        self.scene.settle(self.migrans, **options)
 
 
 @pytest.fixture
