@@ -2,6 +2,7 @@
 # make test   formats, lints and tests, on real servers
 # make bench  measures
 #
+# MQ=kafka or MQ=pulsar: demo has the source write its log there instead of RocksMQ; test-e2e takes a list, default all.
 # One profile (release) builds everything, outside of the checkout, so that each dependency is compiled once.
 
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 .PHONY: help install build lint demo test test-rust test-e2e bench clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -5
 
 install:
 	@testbed/install.sh
@@ -27,10 +28,12 @@ build: install
 lint: install
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; \
+	else echo "cargo-deny is not installed: licences and sources of the dependencies are not checked"; fi
 
 demo: install
 	cargo build --release
-	$(PYTHON) -m testbed.demo $(DEMO_ARGS)
+	$(PYTHON) -m testbed.demo $(if $(MQ),--mq $(MQ)) $(DEMO_ARGS)
 
 test: test-rust test-e2e
 
@@ -38,7 +41,7 @@ test-rust: build
 	cargo test --release
 
 test-e2e: build
-	$(PYTEST) tests/e2e $(E2E_ARGS)
+	$(PYTEST) tests/e2e $(if $(MQ),--mq $(MQ)) $(E2E_ARGS)
 
 bench: build
 	cargo bench

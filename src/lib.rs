@@ -14,5 +14,6 @@ pub mod pipeline;
 pub mod progress;
 pub mod sinks;
 pub mod sources;
+pub mod tail;
 
 pub use error::{Error, Kind, Result};

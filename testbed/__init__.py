@@ -11,11 +11,14 @@ import os
 # Refused connections are normal here (servers are killed on purpose): grpc need not print each.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+from .brokers import MQ, Broker, Kafka, Pulsar, broker  # noqa: E402
 from .client import Client, Refused  # noqa: E402
 from .compare import compare  # noqa: E402
+from .etcd import Etcd  # noqa: E402
 from .migrans import Migrans, MigransError  # noqa: E402
-from .servers import Etcd, Milvus, Pair, ServerError  # noqa: E402
+from .server import ServerError  # noqa: E402
+from .servers import Milvus, Pair  # noqa: E402
 from .workload import Table, Workload, all_types, plain  # noqa: E402
 
-__all__ = ["Client", "Etcd", "Migrans", "MigransError", "Milvus", "Pair", "Refused", "ServerError", "Table", "Workload",
-           "all_types", "compare", "plain"]
+__all__ = ["MQ", "Broker", "Client", "Etcd", "Kafka", "Migrans", "MigransError", "Milvus", "Pair", "Pulsar", "Refused", "ServerError",
+           "Table", "Workload", "all_types", "broker", "compare", "plain"]

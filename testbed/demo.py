@@ -1,6 +1,6 @@
 """The demonstration: two real Milvus servers, migrans between them, and at the end every row of both sides compared.
 
-    python -m testbed.demo [--rows N] [--seconds S]
+    python -m testbed.demo [--mq rocksmq|kafka|pulsar] [--rows N] [--seconds S]
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import time
 
 import numpy as np
 
+from .brokers import MQ
 from .client import EVENTUALLY, JSON, META, VARCHAR, Field, Refused, quote
 from .compare import compare, table
 from .migrans import Migrans, MigransError
-from .servers import Pair, ServerError
+from .server import ServerError
+from .servers import Pair
 from .workload import Table, Workload, plain
 
 DIM = 128
+QUEUES = {"rocksmq": "RocksMQ, inside itself", "kafka": "Kafka 3.9", "pulsar": "Pulsar 2.11"}
 BOLD, DIM_TEXT, GREEN, RED, PLAIN = ("\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m") if sys.stdout.isatty() else [""] * 5
 
 
@@ -139,11 +142,12 @@ def follow(migrans: Migrans, target, tables: list[Table], seconds: float) -> Pro
     return probes
 
 
-def demo(rows: int, seconds: float) -> bool:
+def demo(mq: str, rows: int, seconds: float) -> bool:
     total = Clock()
-    headline("Starting two Milvus 2.3.5, a source and a target")
-    with Pair.start() as pair:
-        line(f"source {pair.source.uri} ({pair.source.started_in:.1f} s)   target {pair.target.uri} ({pair.target.started_in:.1f} s)")
+    headline(f"Starting two Milvus 2.3.5, a source and a target; the source writes its log to {QUEUES[mq]}")
+    with Pair.start(mq=mq) as pair:
+        line(f"source {pair.source.uri} ({pair.source.started_in:.1f} s)   target {pair.target.uri} ({pair.target.started_in:.1f} s)"
+             + (f"   {mq} {pair.mq.address} ({pair.mq.started_in:.1f} s)" if pair.mq else ""))
 
         headline(f"Loading about {rows:,} rows of {DIM} dimensions at the source")
         clock = Clock()
@@ -186,12 +190,13 @@ def demo(rows: int, seconds: float) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m testbed.demo", description=__doc__.split("\n")[0])
+    parser.add_argument("--mq", choices=MQ, default="rocksmq", help="what the source writes its log to (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=200_000, help="about so many rows are loaded at the source (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=15, help="how long the writer goes on while migrans follows (default: %(default)s)")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped on the way out
     try:
-        return 0 if demo(args.rows, args.seconds) else 1
+        return 0 if demo(args.mq, args.rows, args.seconds) else 1
     except (MigransError, ServerError) as e:
         print(f"\n{RED}the demo failed:{PLAIN} {e}", file=sys.stderr)
         return 1

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what demo, tests and benchmarks need: system packages, a Python venv, the Milvus server from its wheel.
-# Everything of ours goes to one folder, $MIGRANS_TESTBED (default: ~/.cache/migrans/testbed). Run it as often as you
-# like: when nothing has changed it returns at once.
+# Installs what build, demo, tests and benchmarks need: system packages, a Python venv, the Milvus server from its wheel,
+# Kafka and Pulsar from Maven's central repository. Everything of ours goes to one folder, $MIGRANS_TESTBED (default:
+# ~/.cache/migrans/testbed). Run it as often as you like: each part has a stamp, and when nothing has changed it returns
+# at once.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -9,35 +10,62 @@ home=${MIGRANS_TESTBED:-${XDG_CACHE_HOME:-$HOME/.cache}/migrans/testbed}
 say() { printf 'testbed: %s\n' "$*"; }
 
 # --- system packages -----------------------------------------------------------------------------------------------
-# etcd runs beside each Milvus; the others are what RocksDB's build and the venv need.
-packages=(etcd-server libclang-dev clang cmake pkg-config gcc g++ make python3-venv)
+# etcd runs beside each Milvus, maven fetches the brokers.
+# The rest is what the builds of RocksDB, of the Kafka client and of the protocol need, and the venv.
+packages=(etcd-server maven libclang-dev clang cmake pkg-config gcc g++ make libssl-dev zlib1g-dev protobuf-compiler python3-venv)
+
+java_version() { java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -1; }
+
+# The brokers want Java 17 or newer; any that is here will do, whoever installed it.
+java_package() {
+    local version
+    version=$(command -v java >/dev/null && java_version || true)
+    [ "${version:-0}" -ge 17 ] && return
+    if command -v apt-cache >/dev/null && ! apt-cache show openjdk-17-jdk-headless >/dev/null 2>&1; then
+        echo default-jdk-headless
+    else
+        echo openjdk-17-jdk-headless
+    fi
+}
 
 missing_packages() {
     if command -v dpkg-query >/dev/null; then
         local have
         have=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null || true)
         for p in "${packages[@]}"; do
-            # Debian calls it pkgconf since trixie; pkg-config stays as a name that pulls it in.
-            grep -qx "installed $p" <<<"$have" || { [ "$p" = pkg-config ] && command -v pkg-config >/dev/null; } || echo "$p"
+            grep -qx "installed $p" <<<"$have" && continue
+            case $p in
+                # Debian calls it pkgconf since trixie; pkg-config stays as a name that pulls it in.
+                pkg-config) command -v pkg-config >/dev/null && continue ;;
+                # A Maven that somebody unpacked is as good as the package.
+                maven) command -v mvn >/dev/null && continue ;;
+            esac
+            echo "$p"
         done
     else
         local c
-        for c in etcd:etcd-server clang:clang cmake:cmake pkg-config:pkg-config gcc:gcc g++:g++ make:make; do
+        for c in etcd:etcd-server mvn:maven clang:clang cmake:cmake pkg-config:pkg-config gcc:gcc g++:g++ make:make \
+                 protoc:protobuf-compiler; do
             command -v "${c%%:*}" >/dev/null || echo "${c##*:}"
         done
         python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
-        # There is no command to look for: only the library that bindgen opens.
+        # There is no command to look for: only the files that the builds open.
         compgen -G '/usr/lib*/libclang.so*' >/dev/null || compgen -G '/usr/lib*/llvm*/lib*/libclang.so*' >/dev/null \
             || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null || echo libclang-dev
+        [ -e /usr/include/openssl/ssl.h ] || echo libssl-dev
+        [ -e /usr/include/zlib.h ] || echo zlib1g-dev
     fi
+    java_package
 }
 
 mapfile -t missing < <(missing_packages)
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say "installing ${missing[*]}"
         export DEBIAN_FRONTEND=noninteractive
         apt-get update -qq >/dev/null
+        # Which Java there is can only be said once the lists of packages are here.
+        mapfile -t missing < <(missing_packages)
+        say "installing ${missing[*]}"
         apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     else
         say "these system packages are missing: ${missing[*]}" >&2
@@ -47,27 +75,37 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-# --- the venv and the server ---------------------------------------------------------------------------------------
-mkdir -p "$home"
+# --- the parts -----------------------------------------------------------------------------------------------------
+mkdir -p "$home/stamps"
 exec 9>"$home/.lock"
 flock 9
 
-want=$(cat "$here/requirements.txt" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1)
-if [ "$(cat "$home/stamp" 2>/dev/null || true)" = "$want" ] && [ -x "$home/venv/bin/python" ] && [ -x "$home/bin/milvus" ]; then
-    exit 0
-fi
-rm -f "$home/stamp"
+# part NAME RESULT INPUT...: runs make_NAME, unless RESULT is there and the stamp says that it was made by these very lines
+# from these very inputs.
+part() {
+    local name=$1 result=$2 stamp=$home/stamps/$1 want
+    shift 2
+    want=$({ declare -f "make_$name"; cat "$@"; } | sha256sum | cut -d' ' -f1)
+    if [ -e "$result" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then return; fi
+    rm -f "$stamp"
+    "make_$name"
+    echo "$want" > "$stamp"
+    changed=yes
+}
 
-say "creating $home/venv"
-if ! "$home/venv/bin/python" -c 'import pip' 2>/dev/null; then
-    rm -rf "$home/venv"
-    python3 -m venv "$home/venv"
-fi
-"$home/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+make_venv() {
+    say "creating $home/venv"
+    if ! "$home/venv/bin/python" -c 'import pip' 2>/dev/null; then
+        rm -rf "$home/venv"
+        python3 -m venv "$home/venv"
+    fi
+    "$home/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+}
 
-say "unpacking the Milvus server"
-"$home/venv/bin/python" - "$home" <<'P'
-import lzma, os, pathlib, shutil, sys
+make_milvus() {
+    say "unpacking the Milvus server"
+    "$home/venv/bin/python" - "$home" <<'P'
+import lzma, pathlib, shutil, sys
 from importlib import metadata
 
 home = pathlib.Path(sys.argv[1])
@@ -86,6 +124,28 @@ if not (fresh / "milvus").exists():
 shutil.rmtree(home / "bin", ignore_errors=True)
 fresh.rename(home / "bin")
 P
+}
 
-echo "$want" > "$home/stamp"
-say "ready in $home"
+# jars NAME: all the jars of maven/NAME.xml into $home/NAME/libs.
+jars() {
+    say "fetching $1"
+    local folder=$home/$1 settings=-s
+    # Our settings take the place of one file, and of the one that is not there: mirrors and proxies that this machine has
+    # in its own stay in force, the user's before ours.
+    [ -e "$HOME/.m2/settings.xml" ] && settings=-gs
+    rm -rf "$folder.new"
+    mkdir -p "$folder.new" "$home/empty"
+    MIGRANS_EMPTY_REPOSITORY=$home/empty mvn -q -B "$settings" "$here/maven/settings.xml" -f "$here/maven/$1.xml" \
+        dependency:copy-dependencies -DoutputDirectory="$folder.new/libs" -DincludeScope=runtime
+    rm -rf "$folder"
+    mv "$folder.new" "$folder"
+}
+make_kafka() { jars kafka; }
+make_pulsar() { jars pulsar; }
+
+changed=
+part venv "$home/venv/bin/python" "$here/requirements.txt"
+part milvus "$home/bin/milvus" "$here/requirements.txt"
+part kafka "$home/kafka/libs" "$here/maven/kafka.xml"
+part pulsar "$home/pulsar/libs" "$here/maven/pulsar.xml"
+[ -z "$changed" ] || say "ready in $home"

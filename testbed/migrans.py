@@ -53,10 +53,10 @@ def toml(settings: dict[str, Any]) -> str:
 
 class Migrans:
     """One pipeline from `source` to `target`. `settings` overrides keys of the file ("delivery.memory": "64MiB"; None
-    removes a key). It can be started again and again: the state folder stays until `discard`."""
+    removes a key); `mq` says how to come to the source's broker (its mq_settings). It can be started again and again: the state folder stays until `discard`."""
 
     def __init__(self, source, target, collections: Sequence[str], *, exclude: Sequence[str] = (), name: str = "test",
-                 state_dir: Path | None = None, settings: dict[str, Any] | None = None):
+                 state_dir: Path | None = None, settings: dict[str, Any] | None = None, mq: dict[str, Any] | None = None):
         self.folder = temp_dir("pipeline")
         self.state_dir = Path(state_dir or self.folder / "state")
         self.file = self.folder / f"{name}.toml"
@@ -67,7 +67,7 @@ class Migrans:
             "name": name,
             "state_dir": str(self.state_dir),
             "source": {"etcd": [source.etcd.endpoint], "root_path": source.root_path, "meta_path": source.meta_path,
-                       "mq": {"type": "rocksmq", "path": str(source.rocksmq)}},
+                       "mq": source.mq_settings(**(mq or {}))},
             "select": {"collections": list(collections), **({"exclude": list(exclude)} if exclude else {})},
             "target": {"type": "milvus", "uri": target.uri, **({"token": target.token} if target.token else {})},
         }

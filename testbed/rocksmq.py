@@ -9,7 +9,7 @@ import ctypes as c
 from contextlib import contextmanager
 from pathlib import Path
 
-from .servers import home
+from .server import home
 
 FAMILIES = (b"default", b"properties")
 

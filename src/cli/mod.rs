@@ -15,6 +15,7 @@ use crate::milvus::tso::Tso;
 mod check;
 mod run;
 mod signals;
+mod tail;
 
 /// Change data capture and bulk migration for Milvus, each change exactly once.
 #[derive(Debug, Parser)]
@@ -58,6 +59,8 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Print a source's messages as they pass, or count them
+    Tail(tail::Arguments),
 }
 
 fn parse_until(text: &str) -> Result<Until, String> {
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
     let result = logging::init(format, &arguments.log_level).and_then(|()| match arguments.command {
         Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
         Command::Check { pipeline, offline } => check::check(&pipeline, offline),
+        Command::Tail(arguments) => tail::tail(arguments),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

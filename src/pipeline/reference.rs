@@ -147,33 +147,50 @@ mod tests {
 
     #[test]
     fn documented_defaults_are_what_a_file_without_the_key_gets() {
-        let minimal = r#"
-            name = "p"
-            source = { etcd = ["http://e:1"], mq = { type = "rocksmq", path = "q" } }
-            select = { collections = ["a.b"] }
-            target = { type = "milvus", uri = "http://t:1" }
-        "#;
+        let minimal = |mq: &str| {
+            format!(
+                "name = \"p\"\nsource = {{ etcd = [\"http://e:1\"], mq = {{ {mq} }} }}\n\
+                 select = {{ collections = [\"a.b\"] }}\ntarget = {{ type = \"milvus\", uri = \"http://t:1\" }}\n"
+            )
+        };
         let lookup = |name: &str| (name == "HOME").then(|| "/home/me".into());
-        let silent = Pipeline::parse(minimal, Path::new("/etc/p.toml"), &lookup).unwrap();
-        // The same file with every documented default written out is the same pipeline.
-        let mut explicit = minimal.to_owned();
-        for (table, name, default) in documented() {
-            let Some(value) = default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')) else {
-                continue;
-            };
-            if value.starts_with('$') {
-                continue;
+        for mq in [
+            "type = \"rocksmq\", path = \"q\"",
+            "type = \"kafka\", brokers = [\"b:1\"]",
+            "type = \"pulsar\", uri = \"pulsar://b:1\"",
+        ] {
+            let queue = mq.split('"').nth(1).unwrap();
+            let minimal = minimal(mq);
+            let silent = Pipeline::parse(&minimal, Path::new("/etc/p.toml"), &lookup).unwrap();
+            // The same file with every documented default written out is the same pipeline.
+            let mut explicit = minimal.clone();
+            for (table, name, default) in documented() {
+                let Some(value) = default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')) else {
+                    continue;
+                };
+                if value.starts_with('$') {
+                    continue;
+                }
+                match table.as_str() {
+                    "source" => explicit = explicit.replace("etcd =", &format!("{name} = {value}, etcd =")),
+                    "source.mq" => {
+                        let key = KEYS.iter().find(|key| key.table == table && key.name == name).unwrap();
+                        if key.variants.contains(&queue) {
+                            explicit = explicit.replace(mq, &format!("{mq}, {name} = {value}"));
+                        }
+                    }
+                    "target" => {
+                        explicit =
+                            explicit.replace("uri = \"http", &format!("{name} = {value}, uri = \"http"))
+                    }
+                    "delivery" => explicit.push_str(&format!("delivery.{name} = {value}\n")),
+                    other => panic!("write out the defaults of [{other}] here too"),
+                }
             }
-            match table.as_str() {
-                "source" => explicit = explicit.replace("etcd =", &format!("{name} = {value}, etcd =")),
-                "target" => explicit = explicit.replace("uri =", &format!("{name} = {value}, uri =")),
-                "delivery" => explicit.push_str(&format!("delivery.{name} = {value}\n")),
-                other => panic!("write out the defaults of [{other}] here too"),
-            }
+            assert_eq!(explicit.matches("delivery.").count(), 6);
+            let written = Pipeline::parse(&explicit, Path::new("/etc/p.toml"), &lookup).unwrap();
+            assert_eq!(format!("{written:?}"), format!("{silent:?}"));
         }
-        assert_eq!(explicit.matches("delivery.").count(), 6);
-        let written = Pipeline::parse(&explicit, Path::new("/etc/p.toml"), &lookup).unwrap();
-        assert_eq!(format!("{written:?}"), format!("{silent:?}"));
     }
 
     #[test]

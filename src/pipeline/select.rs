@@ -10,6 +10,11 @@ impl Select {
         let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
         any(&self.collections) && !any(&self.exclude)
     }
+
+    /// What is wrong with a pattern, as the rest of a sentence, and what to write instead.
+    pub fn objection(pattern: &str) -> Option<(String, String)> {
+        objection(pattern)
+    }
 }
 
 fn matches(pattern: &str, name: &CollectionName) -> bool {

@@ -36,6 +36,11 @@ pub trait LogSource: Send {
     /// Stops reading `channel`. What the queue keeps for us of it need not be kept any more.
     fn close(&self, channel: &PChannel);
 
+    /// A position in words, as the queue's own tools write it.
+    fn place(&self, position: &Position) -> String {
+        format!("{position:?}")
+    }
+
     /// Nothing before these positions will ever be read again. A queue that keeps messages for its readers may let
     /// them go.
     fn release(&self, _positions: &BTreeMap<PChannel, Position>) {}
