@@ -18,7 +18,8 @@ from .etcd import Etcd  # noqa: E402
 from .migrans import Migrans, MigransError  # noqa: E402
 from .server import ServerError  # noqa: E402
 from .servers import Milvus, Pair  # noqa: E402
+from .tcp_proxy import TcpProxy  # noqa: E402
 from .workload import Table, Workload, all_types, plain  # noqa: E402
 
 __all__ = ["MQ", "Broker", "Client", "Etcd", "Kafka", "Migrans", "MigransError", "Milvus", "Pair", "Pulsar", "Refused", "ServerError",
-           "Table", "Workload", "all_types", "broker", "compare", "plain"]
+           "Table", "TcpProxy", "Workload", "all_types", "broker", "compare", "plain"]

@@ -287,12 +287,19 @@ class Client:
             raise
 
     def load(self, name: str, partitions: Sequence[str] = (), replicas: int = 1, timeout: float = 120) -> None:
+        self.begin_load(name, partitions, replicas)
+        self.wait_loaded(name, partitions, timeout)
+
+    def begin_load(self, name: str, partitions: Sequence[str] = (), replicas: int = 1) -> None:
+        """Loading takes two seconds of waiting for the coordinator: several collections may well do that together."""
         if partitions:
             self.call("LoadPartitions", pb.LoadPartitionsRequest(
                 db_name=self.database, collection_name=name, partition_names=partitions, replica_number=replicas))
         else:
             self.call("LoadCollection", pb.LoadCollectionRequest(
                 db_name=self.database, collection_name=name, replica_number=replicas))
+
+    def wait_loaded(self, name: str, partitions: Sequence[str] = (), timeout: float = 120) -> None:
         deadline = time.monotonic() + timeout
         while self.load_state(name, partitions) != "Loaded":
             if time.monotonic() > deadline:

@@ -19,9 +19,10 @@ HEAP = "768m"
 class Kafka(Server):
     """A broker with a plain listener, which Milvus uses, and others beside it:
 
-    `users`      {"alice": "secret"}: a SASL_PLAINTEXT listener with PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512
+    `users`      {"alice": "secret"}: a SASL_PLAINTEXT listener with PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512; they may do
+                 everything that nobody has `deny`-ed them
     `tls`        an SSL listener with a certificate of an authority of its own, and SASL_SSL if there are users;
-                 "mutual" also wants one from the client
+                 "mutual" also wants one from the client, on SSL
     `advertised` a plain listener whose clients are told to come to this port of 127.0.0.1: that of a proxy in front of
                  `external_port`. A client of Kafka goes where the broker says it is, whatever address it began with.
     `config`     more lines of server.properties
@@ -85,7 +86,7 @@ class Kafka(Server):
             out |= {"sasl_mechanism": mechanism, "username": user, "password": self.users[user]}
         if protocol.endswith("SSL"):
             out["tls"] = {"ca": str(self.authority.cert)}
-            if self.tls == "mutual":
+            if self.tls == "mutual" and listener == "SSL":
                 out["tls"] |= {"cert": str(self.client_certificate.cert), "key": str(self.client_certificate.key)}
         return out
 
@@ -108,6 +109,8 @@ class Kafka(Server):
             "message.max.bytes": MESSAGE_BYTES, "replica.fetch.max.bytes": MESSAGE_BYTES,
         }
         if self.users:
+            out |= {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                    "super.users": "User:ANONYMOUS", "allow.everyone.if.no.acl.found": "true"}
             plain = " ".join(f'user_{n}="{p}"' for n, p in self.users.items())
             package = "org.apache.kafka.common.security"
             for listener in ("sasl", "saslssl"):
@@ -120,7 +123,7 @@ class Kafka(Server):
         if self.tls:
             out |= {"ssl.keystore.type": "PEM", "ssl.keystore.location": self.certificate.both,
                     "ssl.truststore.type": "PEM", "ssl.truststore.location": self.authority.cert,
-                    "ssl.client.auth": "required" if self.tls == "mutual" else "none"}
+                    "listener.name.ssl.ssl.client.auth": "required" if self.tls == "mutual" else "none"}
         return out | self.config
 
     def _format(self, file) -> None:
@@ -203,3 +206,13 @@ class Kafka(Server):
         if not done or done[0][0]:
             raise ServerError(f"Kafka did not take a message for {topic}: {done and done[0][0]}")
         return done[0][1].offset()
+
+    # --- rights
+    def deny(self, user: str, topic: str) -> None:
+        """That user can no longer read the topic, nor see it."""
+        from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
+
+        admin = self.admin()
+        rule = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{user}", "*", AclOperation.ALL, AclPermissionType.DENY)
+        for future in admin.create_acls([rule]).values():
+            future.result(10)

@@ -40,12 +40,15 @@ def toml(settings: dict[str, Any]) -> str:
             return "[" + ", ".join(map(value, v)) + "]"
         return json.dumps(str(v))  # a JSON string is a TOML basic string
 
+    def key(k: str) -> str:
+        return k if re.fullmatch(r"[\w-]+", k, re.ASCII) else json.dumps(k)
+
     def section(path: str, d: dict) -> list[str]:
-        lines = [f"{k} = {value(v)}" for k, v in d.items() if not isinstance(v, dict)]
+        lines = [f"{key(k)} = {value(v)}" for k, v in d.items() if not isinstance(v, dict)]
         out = ([f"[{path}]"] if path and lines else []) + lines + ([""] if lines else [])
         for k, v in d.items():
             if isinstance(v, dict):
-                out += section(f"{path}.{k}" if path else k, v)
+                out += section(f"{path}.{key(k)}" if path else key(k), v)
         return out
 
     return "\n".join(section("", settings))

@@ -196,6 +196,14 @@ class Pair:
             raise
         return pair
 
+    def mend(self) -> None:
+        """Whatever was stopped, killed or frozen runs again."""
+        for server in (self.mq, self.source.etcd, self.target.etcd, self.source, self.target):
+            if server:
+                server.resume()
+                if not server.process.alive:
+                    server.start()
+
     def discard(self) -> None:
         for server in self.servers:
             server.discard()

@@ -185,10 +185,14 @@ class Table:
         self.client.create_index(self.name, self.vector.name, {
             "index_type": kind, "metric_type": metric, "params": json.dumps(params or choices.get(kind, {}))}, name)
 
-    def load(self, partitions: Sequence[str] = ()) -> None:
+    def begin_load(self, partitions: Sequence[str] = ()) -> None:
         if not self.client.list_indexes(self.name):
             self.create_index("BIN_FLAT" if self.vector.type == m.BINARY_VECTOR else "FLAT")
-        self.client.load(self.name, partitions)
+        self.client.begin_load(self.name, partitions)
+
+    def load(self, partitions: Sequence[str] = ()) -> None:
+        self.begin_load(partitions)
+        self.client.wait_loaded(self.name, partitions)
 
     # --- rows
     def new_keys(self, n: int) -> list:
@@ -295,7 +299,11 @@ class Workload:
 
     def create(self, load: bool = False) -> "Workload":
         for table in self.tables:
-            table.create(load)
+            table.create()
+            if load:
+                table.begin_load()
+        for table in self.tables if load else ():
+            table.client.wait_loaded(table.name)
         return self
 
     def step(self) -> str:

@@ -47,7 +47,7 @@ enum Command {
         /// 3339 time or a Milvus timestamp, once everything up to that is applied and nothing later
         #[arg(long, value_parser = parse_until, default_value = "forever", hide_default_value = true)]
         until: Until,
-        /// Write a report as JSON when the run ends
+        /// Write a report as JSON to this file: every two seconds, and when the run ends
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
     },

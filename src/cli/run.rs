@@ -4,25 +4,45 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use super::signals;
-use crate::dataflow::run::{self, Status, Summary, Until};
+use crate::dataflow::channels::{ChannelNow, Waiting};
+use crate::dataflow::run::{self, Status, Until};
 use crate::error::Result;
 use crate::milvus::tso::Tso;
 use crate::pipeline::Pipeline;
 use crate::progress::{
-    CollectionProgress, CollectionReport, Display, LagPercentiles, Report, RowCounts, Snapshot,
+    ChannelReport, CollectionProgress, CollectionReport, Display, LagPercentiles, MemoryReport, Report,
+    RowCounts, Snapshot, WaitedReport,
 };
 
-/// Runs the pipeline in the file `path`; writes a report to `report` when it ends well.
+/// A queue that is waited for longer than this is shown.
+const WORTH_A_WORD: Duration = Duration::from_secs(1);
+/// While a pipeline runs, its report is written this often.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs the pipeline in the file `path`; writes a report to `report` while it runs, and when it ends well.
 pub fn run(path: &Path, until: Until, report: Option<&Path>) -> Result<()> {
     let pipeline = Pipeline::load(path)?;
     let stop = Arc::new(AtomicBool::new(false));
     signals::listen(Arc::clone(&stop))?;
     let mut display = Display::new(std::io::stderr().is_terminal());
-    let result = run::run(&pipeline, until, &stop, |status| display.update(&snapshot(status)));
+    let began = Instant::now();
+    let mut reported = began;
+    let result = run::run(&pipeline, until, &stop, |status| {
+        display.update(&snapshot(status));
+        if let Some(path) = report
+            && reported.elapsed() >= REPORT_EVERY
+        {
+            reported = Instant::now();
+            if let Err(error) = self::report(status, began.elapsed()).write(path) {
+                tracing::warn!("{}", error.report());
+            }
+        }
+    });
     display.finish();
-    let summary = self::report(&result?);
+    let summary = result.map(|summary| self::report(&summary.status, summary.elapsed))?;
     println!("{}", summary.table());
     report.map_or(Ok(()), |path| summary.write(path))
 }
@@ -42,12 +62,27 @@ fn snapshot(status: &Status) -> Snapshot {
         held_bytes: status.held_bytes,
         budget: status.budget,
         calls_in_flight: status.now.calls,
-        waiting: status.now.waiting.clone(),
+        waiting: waiting(status),
     }
 }
 
-fn report(summary: &Summary) -> Report {
-    let now = &summary.status.now;
+/// What the run waits for: the target, or the queue.
+fn waiting(status: &Status) -> Option<String> {
+    status.now.waiting.clone().or_else(|| {
+        let mut channels = status.channels.iter().filter_map(|channel| match &channel.waiting {
+            Some((Waiting::Queue(what), since)) if *since > WORTH_A_WORD => Some((&channel.channel, what)),
+            _ => None,
+        });
+        let (channel, what) = channels.next()?;
+        match channels.count() {
+            0 => Some(format!("channel {channel} waits for {what}")),
+            more => Some(format!("channel {channel} and {more} more wait for {what}")),
+        }
+    })
+}
+
+fn report(status: &Status, elapsed: Duration) -> Report {
+    let now = &status.now;
     let collections = now.collections.iter().map(|(name, counts)| CollectionReport {
         name: name.to_string(),
         rows: RowCounts { inserted: counts.inserted, upserted: counts.upserted, deleted: counts.deleted },
@@ -58,7 +93,30 @@ fn report(summary: &Summary) -> Report {
         p90: Some(p90),
         p99: Some(p99),
     });
-    Report::new(collections.collect(), summary.elapsed, known(now.committed), lag)
+    let memory = MemoryReport { budget: status.budget, held: status.held_bytes, peak: status.peak_bytes };
+    let channels = status.channels.iter().map(channel_report).collect();
+    Report::new(collections.collect(), elapsed, known(now.committed), lag).with_source(
+        waiting(status),
+        memory,
+        channels,
+    )
+}
+
+fn channel_report(channel: &ChannelNow) -> ChannelReport {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let tick = known(channel.tick);
+    ChannelReport {
+        name: channel.channel.to_string(),
+        tick,
+        lag_ms: tick.map(|tick| millis(tick.age())),
+        held_bytes: channel.held_bytes,
+        waiting: channel.waiting.as_ref().map(|(what, _)| what.to_string()),
+        waited_ms: WaitedReport {
+            memory: millis(channel.waited.credit),
+            dataflow: millis(channel.waited.dataflow),
+            queue: millis(channel.waited.queue),
+        },
+    }
 }
 
 /// Before the first commit there is no frontier.

@@ -43,7 +43,30 @@ pub struct Channels(Mutex<BTreeMap<PChannel, Channel>>);
 struct Channel {
     tick: Tso,
     waiting: Option<(Waiting, Instant)>,
+    waited: Waited,
     told: Option<Instant>,
+}
+
+/// How long a channel has waited altogether, by what for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// For the memory budget.
+    pub credit: Duration,
+    /// For the dataflow.
+    pub dataflow: Duration,
+    /// For the queue, which was not well.
+    pub queue: Duration,
+}
+
+impl Waited {
+    fn add(&mut self, what: &Waiting, since: Instant) {
+        let total = match what {
+            Waiting::Credit => &mut self.credit,
+            Waiting::Dataflow => &mut self.dataflow,
+            Waiting::Queue(_) => &mut self.queue,
+        };
+        *total += since.elapsed();
+    }
 }
 
 /// One channel at one moment.
@@ -57,6 +80,18 @@ pub struct ChannelNow {
     pub held_bytes: u64,
     /// What it waits for, and since when.
     pub waiting: Option<(Waiting, Duration)>,
+    /// How long it has waited so far, that included.
+    pub waited: Waited,
+}
+
+impl Channel {
+    fn waited_until_now(&self) -> Waited {
+        let mut waited = self.waited;
+        if let Some((what, since)) = &self.waiting {
+            waited.add(what, *since);
+        }
+        waited
+    }
 }
 
 impl Channels {
@@ -87,7 +122,12 @@ impl Channels {
         let since = match (&channel.waiting, &what) {
             // The words may change while the trouble is the same.
             (Some((Waiting::Queue(_), since)), Some(Waiting::Queue(_))) => *since,
-            _ => Instant::now(),
+            (waiting, _) => {
+                if let Some((what, since)) = waiting {
+                    channel.waited.add(what, *since);
+                }
+                Instant::now()
+            }
         };
         channel.waiting = what.map(|what| (what, since));
     }
@@ -114,6 +154,7 @@ impl Channels {
             tick: channel.tick,
             held_bytes: held.get(name).copied().unwrap_or(0),
             waiting: channel.waiting.as_ref().map(|(what, since)| (what.clone(), since.elapsed())),
+            waited: channel.waited_until_now(),
         });
         now.collect()
     }
@@ -147,7 +188,10 @@ mod tests {
         assert_eq!(what.to_string(), "a: refused");
         assert!(since >= Duration::from_millis(5), "the trouble is the same under another name: {since:?}");
         channels.waits(&name, None);
-        assert_eq!(channels.now(&credits)[0].waiting, None);
+        let now = channels.now(&credits);
+        assert_eq!(now[0].waiting, None);
+        let waited = now[0].waited;
+        assert!(waited.queue >= since && waited.credit == Duration::ZERO, "{waited:?}");
         drop(held);
         channels.close(&name);
         assert_eq!(channels.now(&credits), []);

@@ -1,10 +1,14 @@
 //! The memory budget: bytes that inputs may bring into the pipeline.
 //!
 //! An input takes credit for a message when it admits it and the credit flows with the bytes; dropping the last
-//! [`Credit`] returns it and wakes the inputs. Every channel has a guaranteed share, the rest is a pool that any
-//! channel may take from. The channel that holds the global frontier back (the laggard) is always admitted: what it
-//! brings is needed to release anything at all, so the budget can't deadlock (invariant 5: bytes in flight ≤
-//! budget + one tick of that channel).
+//! [`Credit`] returns it and wakes the inputs. Half of the budget is shared out evenly among the channels, so that none
+//! is shut out; the other half is a pool.
+//!
+//! Bytes come back in the order of time, so what helps is to read the channel that holds the global frontier back (the
+//! laggard): the last quarter of the budget is for it alone, whatever the others have read ahead. And when nothing is left
+//! downstream that could return bytes, it is admitted without limit up to its next tick, so the budget can't deadlock.
+//! If several channels stand at the same tick, that goes for each in turn (invariant 5: bytes in flight ≤ budget + one
+//! tick of those that hold the frontier back).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,6 +32,8 @@ struct State {
     /// Closed, but not yet without bytes.
     closed: HashSet<PChannel>,
     laggard: Option<PChannel>,
+    /// Nothing but the laggard's next tick can bring bytes back.
+    starved: bool,
 }
 
 /// A message's share of the budget. Returned on drop.
@@ -47,9 +53,11 @@ impl Credits {
     /// Takes `bytes` for a message of `channel`, or `None` if the channel must wait.
     pub fn try_take(self: &Arc<Self>, channel: &PChannel, bytes: u64) -> Option<Credit> {
         let mut state = self.lock();
-        let admitted = state.held + state.reserved_from(channel, self.budget) + bytes <= self.budget
-            || state.laggard.as_ref() == Some(channel)
-            || state.held == 0;
+        let is_laggard = state.laggard.as_ref() == Some(channel);
+        let limit = if is_laggard { self.budget } else { self.budget - self.budget / 4 };
+        let admitted = state.held + state.reserved_from(channel, self.budget) + bytes <= limit
+            || is_laggard && state.starved
+            || state.held == 0 && state.laggard.is_none();
         if !admitted {
             return None;
         }
@@ -66,11 +74,13 @@ impl Credits {
         state.channels.entry(channel.clone()).or_default();
     }
 
-    /// Names the channel that holds the global frontier back, if one does.
-    pub fn set_laggard(&self, channel: Option<&PChannel>) {
+    /// Names the channel that holds the global frontier back, if one does, and says whether nothing is left that could
+    /// return bytes before it has moved on.
+    pub fn set_laggard(&self, channel: Option<&PChannel>, starved: bool) {
         let mut state = self.lock();
-        if state.laggard.as_ref() != channel {
+        if state.laggard.as_ref() != channel || state.starved != starved {
             state.laggard = channel.cloned();
+            state.starved = starved;
             self.returned.notify_all();
         }
     }
@@ -183,12 +193,16 @@ mod tests {
     }
 
     #[test]
-    fn a_greedy_channel_leaves_the_others_their_share() {
+    fn a_greedy_channel_leaves_the_others_their_share_and_the_laggard_a_quarter() {
         let credits = with_channels(100, &["a", "b"]);
         let greedy: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("a"), 5)).collect();
-        assert_eq!(greedy.len(), 15, "the pool and its own share, and no more");
+        assert_eq!(greedy.len(), 10, "neither the other's share nor the laggard's quarter");
         let modest: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("b"), 5)).collect();
         assert_eq!(modest.len(), 5, "its share");
+        credits.set_laggard(Some(&channel("b")), false);
+        let behind: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("b"), 5)).collect();
+        assert_eq!(behind.len(), 5, "the last quarter");
+        assert!(credits.try_take(&channel("a"), 5).is_none());
     }
 
     #[test]
@@ -199,8 +213,10 @@ mod tests {
         assert_eq!(credits.held_by_channel().len(), 2, "its bytes are still there");
         drop(held);
         assert_eq!(credits.held_by_channel(), HashMap::from([(channel("a"), 0)]));
+        credits.set_laggard(Some(&channel("a")), false);
         let all: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("a"), 5)).collect();
         assert_eq!(all.len(), 20, "all of the budget");
+        credits.set_laggard(None, false);
         credits.close(&channel("a"));
         credits.open(&channel("a"));
         drop(all);
@@ -208,14 +224,16 @@ mod tests {
     }
 
     #[test]
-    fn the_laggard_may_always_go_on() {
+    fn the_laggard_may_go_on_without_limit_when_nothing_else_can() {
         let credits = with_channels(100, &["a", "b"]);
         let _all: Vec<Credit> = std::iter::from_fn(|| credits.try_take(&channel("a"), 10)).collect();
         assert!(credits.try_take(&channel("b"), 1000).is_none());
-        credits.set_laggard(Some(&channel("b")));
+        credits.set_laggard(Some(&channel("b")), false);
+        assert!(credits.try_take(&channel("b"), 1000).is_none(), "bytes will come back without that");
+        credits.set_laggard(Some(&channel("b")), true);
         assert!(credits.try_take(&channel("b"), 1000).is_some());
         assert!(credits.try_take(&channel("a"), 10).is_none());
-        credits.set_laggard(None);
+        credits.set_laggard(None, false);
         assert!(credits.try_take(&channel("b"), 1000).is_none());
     }
 

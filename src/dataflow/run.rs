@@ -56,6 +56,8 @@ pub struct Status {
     pub began_at: Tso,
     /// Bytes of the budget in use.
     pub held_bytes: u64,
+    /// The most bytes of it that were ever in use.
+    pub peak_bytes: u64,
     /// The budget.
     pub budget: u64,
     /// Each channel that is read.
@@ -69,8 +71,6 @@ pub struct Summary {
     pub status: Status,
     /// How long it ran.
     pub elapsed: Duration,
-    /// The most bytes of the budget that were ever in use.
-    pub peak_bytes: u64,
 }
 
 /// Runs `pipeline` until `until`, an error, or `stop` being set. `observe` is called a few times a second.
@@ -170,6 +170,7 @@ pub fn run(
         now: progress.now(),
         began_at,
         held_bytes: credits.held(),
+        peak_bytes: credits.peak(),
         budget: credits.budget(),
         channels: channels.now(&credits),
     };
@@ -188,7 +189,7 @@ pub fn run(
     if let Some(error) = failure.take() {
         return Err(error);
     }
-    Ok(Summary { status: status(), elapsed: started.elapsed(), peak_bytes: credits.peak() })
+    Ok(Summary { status: status(), elapsed: started.elapsed() })
 }
 
 /// Makes the beginning of a pipeline that starts at a time its frontier: what is not later is not to be applied, which

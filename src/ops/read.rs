@@ -168,7 +168,7 @@ pub fn read<'scope>(
             let slowest = channels.iter().min_by_key(|(_, channel)| channel.tick);
             let Some((laggard, least)) = slowest.map(|(name, channel)| (name, channel.tick)) else {
                 hold = None;
-                shared.credits.set_laggard(None);
+                shared.credits.set_laggard(None, false);
                 return;
             };
             if least > *cap.time() {
@@ -183,7 +183,7 @@ pub fn read<'scope>(
             }
             // With nothing downstream to do, only the next tick of the slowest channel can free any bytes, so that
             // channel may read beyond the budget.
-            shared.credits.set_laggard(shared.is_idle().then_some(laggard));
+            shared.credits.set_laggard(Some(laggard), shared.is_idle());
             if more {
                 activator.activate();
             } else if channels.values().any(|channel| channel.retire.is_some()) {

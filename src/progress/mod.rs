@@ -14,7 +14,9 @@ mod report;
 
 pub use display::Display;
 pub use rate::Window;
-pub use report::{CollectionReport, LagPercentiles, Report, RowCounts};
+pub use report::{
+    ChannelReport, CollectionReport, LagPercentiles, MemoryReport, Report, RowCounts, WaitedReport,
+};
 
 /// The state of a pipeline at one moment. Counts are of this run, and only grow.
 #[derive(Clone, Debug, Default)]

@@ -29,6 +29,51 @@ pub struct Report {
     pub collections: Vec<CollectionReport>,
     /// How far the target was behind.
     pub lag_ms: LagPercentiles,
+    /// What the run waits for, if it does.
+    pub waiting: Option<String>,
+    /// The memory budget.
+    pub memory: MemoryReport,
+    /// Per physical channel, by name.
+    pub channels: Vec<ChannelReport>,
+}
+
+/// The use of the memory budget, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MemoryReport {
+    /// The budget.
+    pub budget: u64,
+    /// In use now.
+    pub held: u64,
+    /// The most that was ever in use.
+    pub peak: u64,
+}
+
+/// How one physical channel is read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ChannelReport {
+    /// Its name.
+    pub name: String,
+    /// Its last tick, if it has passed one.
+    pub tick: Option<Tso>,
+    /// The age of that tick: how far reading is behind.
+    pub lag_ms: Option<u64>,
+    /// Bytes of its messages that are held.
+    pub held_bytes: u64,
+    /// What it waits for now.
+    pub waiting: Option<String>,
+    /// How long it has waited so far.
+    pub waited_ms: WaitedReport,
+}
+
+/// Milliseconds by what was waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct WaitedReport {
+    /// For the memory budget.
+    pub memory: u64,
+    /// For the dataflow to take what was read.
+    pub dataflow: u64,
+    /// For the queue, which was not well.
+    pub queue: u64,
 }
 
 /// Numbers of rows.
@@ -89,7 +134,21 @@ impl Report {
             frontier,
             collections,
             lag_ms,
+            waiting: None,
+            memory: MemoryReport::default(),
+            channels: Vec::new(),
         }
+    }
+
+    /// The same with how the source is read.
+    pub fn with_source(
+        mut self,
+        waiting: Option<String>,
+        memory: MemoryReport,
+        channels: Vec<ChannelReport>,
+    ) -> Report {
+        (self.waiting, self.memory, self.channels) = (waiting, memory, channels);
+        self
     }
 
     /// Writes it as JSON into the file `path`.
@@ -100,7 +159,12 @@ impl Report {
         let failed = || Error::new(Kind::Usage, format!("can't write the report to {}", path.display()));
         let mut text = serde_json::to_string_pretty(self).map_err(|error| failed().caused_by(error))?;
         text.push('\n');
-        std::fs::write(path, text).map_err(|error| failed().caused_by(error))
+        // Written beside and then moved, so that who reads it while a run goes on finds all of it.
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        std::fs::write(&beside, text)
+            .and_then(|()| std::fs::rename(&beside, path))
+            .map_err(|error| failed().caused_by(error))
     }
 
     /// The table for people, ending in a line break.
@@ -189,6 +253,18 @@ mod tests {
             Some(Tso::from_millis(1_795_341_600_000)),
             LagPercentiles { p50: Some(210), p90: Some(450), p99: Some(1_200) },
         )
+        .with_source(
+            Some("the target's memory".to_owned()),
+            MemoryReport { budget: 100, held: 5, peak: 90 },
+            vec![ChannelReport {
+                name: "by-dev-rootcoord-dml_0".to_owned(),
+                tick: Some(Tso(7)),
+                lag_ms: Some(12),
+                held_bytes: 5,
+                waiting: Some("the memory budget".to_owned()),
+                waited_ms: WaitedReport { memory: 3, dataflow: 2, queue: 1 },
+            }],
+        )
     }
 
     #[test]
@@ -205,6 +281,12 @@ mod tests {
                 {"name": "shop.b", "inserted": 1_234_567, "upserted": 0, "deleted": 5, "bytes": 154_000_000},
             ],
             "lag_ms": {"p50": 210, "p90": 450, "p99": 1_200},
+            "waiting": "the target's memory",
+            "memory": {"budget": 100, "held": 5, "peak": 90},
+            "channels": [{
+                "name": "by-dev-rootcoord-dml_0", "tick": 7, "lag_ms": 12, "held_bytes": 5,
+                "waiting": "the memory budget", "waited_ms": {"memory": 3, "dataflow": 2, "queue": 1},
+            }],
         });
         assert_eq!(json, wanted);
     }

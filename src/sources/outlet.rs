@@ -22,6 +22,10 @@ const CHUNK_BYTES: usize = 512 << 10;
 /// … or after this many messages were looked at, most of which then were ticks that are told by their last one.
 const CHUNK_SCANNED: usize = 4096;
 
+/// What a message costs beside its payload until it is durable: its columns, its key set, its place in queues. It matters
+/// where a backlog is made of single rows.
+const MESSAGE_OVERHEAD: u64 = 2 << 10;
+
 /// The sending end of one channel. Messages are collected into a delivery, which [`Outlet::flush`] hands over.
 ///
 /// The protocol: `has_room`, then any number of `admit` until it says that the delivery is full or that credit is
@@ -160,7 +164,7 @@ impl Outlet {
             }
         };
         let length = payload.as_slice().len();
-        let size = u64::try_from(length).unwrap_or(u64::MAX);
+        let size = u64::try_from(length).unwrap_or(u64::MAX).saturating_add(MESSAGE_OVERHEAD);
         let Some(credit) = self.context.credits.try_take(&self.channel, size) else {
             self.chunk.scanned -= 1;
             self.waits(Some(Waiting::Credit));

@@ -2,6 +2,9 @@
 
 Most tests share one source and one target. Each has its own prefix for collection names, a pipeline that selects only
 these, and its own state folder, so that they don't see each other.
+
+A test that touches them runs once for each message queue that the source can write its log to, unless it carries
+`only(queue, ..., reason=...)`. The tests of one queue run together, and its servers are gone before those of the next start.
 """
 
 from __future__ import annotations
@@ -17,18 +20,63 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from testbed import Client, Migrans, Milvus, Pair, Table, compare  # noqa: E402
+from testbed import MQ, Client, Kafka, Migrans, Milvus, Pair, Pulsar, Table, TcpProxy, Workload, all_types, compare, plain  # noqa: E402
 
 DEFAULT_LIMIT = 150  # seconds
 
 
+# --- queues --------------------------------------------------------------------------------------------------------------
+def pytest_addoption(parser):
+    parser.addoption("--mq", default=",".join(MQ), help="the queues to test, with commas between them (default: %(default)s)")
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "limit(seconds): ends the test when it takes longer")
+    config.addinivalue_line("markers", "only(queue, ..., reason): not for the other queues, where it would show nothing new")
+    wanted = config.getoption("--mq").split(",")
+    if wrong := [q for q in wanted if q not in MQ]:
+        raise pytest.UsageError(f"--mq: no such queue: {', '.join(wrong)}; there are {', '.join(MQ)}")
+
+
+def pytest_generate_tests(metafunc):
+    if "mq" in metafunc.fixturenames:
+        metafunc.parametrize("mq", MQ, scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the queues that are not wanted, and puts the tests of each of the others together."""
+    wanted = config.getoption("--mq").split(",")
+
+    def queue(item) -> str:
+        return item.callspec.params.get("mq", wanted[0]) if hasattr(item, "callspec") else wanted[0]
+
+    def left_out(item) -> bool:
+        only = item.get_closest_marker("only")
+        assert only is None or only.kwargs.get("reason"), f"{item.name}: why only {only.args}?"
+        return queue(item) not in wanted or (only is not None and queue(item) not in only.args)
+    out = [i for i in items if left_out(i)]
+    if out:
+        config.hook.pytest_deselected(items=out)
+    items[:] = sorted((i for i in items if i not in set(out)), key=lambda i: wanted.index(queue(i)))
 
 
 @pytest.fixture(scope="session")
-def pair():
-    with Pair.start() as pair:
+def proxy(mq):
+    """In front of the broker. Only what asks for it goes through it: `scene.migrans(mq=scene.by_proxy)`."""
+    with TcpProxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def pair(mq, proxy):
+    """The servers of one queue. The broker has every listener there is, so that no test needs another one for that."""
+    queue = {"rocksmq": lambda: None,
+             "kafka": lambda: Kafka(users={"reader": "kafka-secret"}, tls="mutual", advertised=proxy.port),
+             "pulsar": lambda: Pulsar(tls=True, advertised=proxy.port)}[mq]()
+    if queue:
+        proxy.target = queue.external_port
+    with Pair.start(mq=queue or mq) as pair:
         yield pair
 
 
@@ -57,6 +105,16 @@ class Scene:
         self.source, self.target = source, target
         self.prefix, self.database = prefix, database
         self.pipelines: list[Migrans] = []
+
+    @property
+    def mq(self) -> Kafka | Pulsar | None:
+        """The broker that the source writes to."""
+        return self.source.mq
+
+    @property
+    def by_proxy(self) -> dict:
+        """Makes a pipeline go through the proxy."""
+        return {"listener": "EXTERNAL" if isinstance(self.mq, Kafka) else "external"}
 
     def name(self, what: str) -> str:
         return f"{self.prefix}_{what}"
@@ -110,11 +168,72 @@ def prefix_of(request) -> str:
 
 
 @pytest.fixture
-def scene(pair, request):
+def scene(pair, proxy, request):
     scene = Scene(pair.source, pair.target, prefix_of(request))
     request.node.scene = scene
     yield scene
+    for m in scene.pipelines:
+        m.process.kill()
+    proxy.passing()
+    pair.mend()  # a test that failed half-way must not be the end of those after it
     scene.clean()
+
+
+@pytest.fixture
+def own_source(scene):
+    """Makes a source of the test's own, for what must not be done to the shared one: on the same broker if there is one, but
+    with settings and topics of its own. Gives a scene with it."""
+    made: list[Milvus] = []
+
+    def make(**config) -> Scene:
+        name = f"own{next(_number)}"
+        source = Milvus(name, f"by-{name}", {k.replace("__", "."): v for k, v in config.items()}, mq=scene.mq)
+        made.append(source)
+        source.start()
+        own = Scene(source, scene.target, scene.prefix)
+        own.pipelines = scene.pipelines
+        return own
+    yield make
+    for source in made:
+        source.discard()
+
+
+class Busy:
+    """A pipeline that follows a source which is being written all the time, whatever happens to the servers meanwhile."""
+
+    def __init__(self, scene: Scene):
+        self.scene = scene
+        self.tables = [scene.table("a", plain(), shards=2), scene.table("b", all_types("varchar"), dynamic=True)]
+        self.work = Workload(self.tables, seed=21, batch=60).create(load=True)
+        self.work.run(30)
+
+    def start(self, **options) -> "Busy":
+        self.migrans = self.scene.migrans(settings={"delivery.call_deadline": "5s"}, **options).run()
+        wait_for_key(self.scene.target, self.tables[0], self.tables[0].insert(1)[0])
+        self.work.start(rate=15, tolerant=True)
+        time.sleep(1)
+        return self
+
+    def settle(self) -> None:
+        """One more row comes through, then everything is compared."""
+        self.work.stop()
+        [key] = until(lambda: self.tables[0].insert(1), 90, "the source takes rows again", every=0.3)
+        wait_for_key(self.scene.target, self.tables[0], key, timeout=90)
+        self.migrans.assert_alive()
+        self.scene.settle(self.migrans)
+
+
+@pytest.fixture
+def idle_busy(scene):
+    """Not started yet, for a test that has something to say on how."""
+    busy = Busy(scene)
+    with busy.work:
+        yield busy
+
+
+@pytest.fixture
+def busy(idle_busy):
+    return idle_busy.start()
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -167,3 +286,10 @@ def wait_for_key(server: Milvus, table: Table, key, timeout: float = 60) -> floa
             return len(got.get(table.key.name, ())) > 0
         until(seen, timeout, f"key {key!r} of {table.name} at {server.name}", every=0.02)
     return time.monotonic() - started
+
+
+def readable(server: Milvus, tables, timeout: float = 120) -> None:
+    """Waits for loaded collections, which come back some time after a restart."""
+    with server.client(timeout=10) as client:
+        for t in tables:
+            until(lambda: client.count(t.name) >= 0, timeout, f"{t.name} at {server.name} is readable", every=0.3)

@@ -10,6 +10,7 @@ from conftest import rows_at, until, wait_for_key, wait_for_rows
 from testbed import Workload, all_types, plain
 from testbed.client import EVENTUALLY
 
+once = pytest.mark.only("rocksmq", reason="nothing in it depends on where the messages come from")
 BACKLOG = 80_000  # rows of 128 dimensions: 41 MB
 
 
@@ -83,6 +84,7 @@ def test_kill_under_load(scene):
     scene.compare()
 
 
+@once
 def test_stop_and_start_under_load(scene):
     tables = [scene.table("a", plain(), shards=2), scene.table("b", all_types("varchar"))]
     work = Workload(tables, seed=12, batch=100).create(load=True)
@@ -170,6 +172,7 @@ def test_quiet_source(scene):
     scene.settle(migrans)
 
 
+@once
 def test_until_a_time(scene):
     """--until stops at the given moment: what came later is not at the target."""
     t = scene.table("until", plain()).create(load=True)
@@ -185,6 +188,7 @@ def test_until_a_time(scene):
     scene.compare()
 
 
+@once
 def test_second_signal_ends_at_once(scene):
     """With the target frozen a stop may have to wait; a second signal does not."""
     t = scene.table("sig", plain(dim=64)).create(load=True)
@@ -204,6 +208,7 @@ def test_second_signal_ends_at_once(scene):
     scene.compare()
 
 
+@once
 def test_kill_in_the_first_moments(scene):
     """Killed in the middle of its very first start, before there is any checkpoint."""
     t = scene.table("t", plain()).create(load=True)

@@ -40,6 +40,8 @@ pub(super) struct Channel {
 enum State {
     /// The brokers have not yet told whether and where it can be read.
     Sought(Start),
+    /// They have.
+    Found { next: i64, goal: i64 },
     Assigned {
         queue: PartitionQueue<Listener>,
         /// Where the topic ended when it was opened.
@@ -76,26 +78,12 @@ impl Channel {
         matches!(self.state, State::Sought(_)) && self.asked.is_none_or(|asked| asked.elapsed() > pause)
     }
 
-    /// Asks the brokers where the topic begins and ends, and starts fetching. Waits for the answer, a little.
-    pub(super) fn seek(
-        &mut self,
-        consumer: &Arc<BaseConsumer<Listener>>,
-        health: &Health,
-        wake: impl Fn() + Send + Sync + 'static,
-    ) {
+    /// Asks the brokers where the topic begins and ends. Waits for the answer, a little.
+    pub(super) fn seek(&mut self, consumer: &BaseConsumer<Listener>, health: &Health) {
         let State::Sought(start) = &self.state else { return };
         self.asked = Some(Instant::now());
-        match assign(consumer, &self.name, start) {
-            Ok(Some((mut queue, next, goal))) => {
-                queue.set_nonempty_callback(wake);
-                tracing::debug!(channel = %self.name, next, goal, "assigned");
-                if next >= goal {
-                    self.outlet.caught_up();
-                }
-                self.state = State::Assigned { queue, goal, next };
-                self.heard = Instant::now();
-                self.outlet.waits(None);
-            }
+        match find(consumer, &self.name, start) {
+            Ok(Some((next, goal))) => self.state = State::Found { next, goal },
             Ok(None) => {
                 let what = format!("Kafka to have a topic {}", self.name);
                 self.outlet.waits(Some(Waiting::Queue(what.into())));
@@ -105,6 +93,34 @@ impl Channel {
                 self.outlet.waits(Some(Waiting::Queue(format!("Kafka ({what})").into())));
             }
             Err(Trouble::Final(error)) => self.outlet.fail(error),
+        }
+    }
+
+    /// Starts fetching, if it has just been found where. `wake` is called when something has been fetched.
+    pub(super) fn assign(
+        &mut self,
+        consumer: &Arc<BaseConsumer<Listener>>,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) {
+        let State::Found { next, goal } = self.state else { return };
+        let mut list = TopicPartitionList::new();
+        let assigned = list
+            .add_partition_offset(&self.name.0, PARTITION, Offset::Offset(next))
+            .and_then(|()| consumer.incremental_assign(&list))
+            .map(|()| consumer.split_partition_queue(&self.name.0, PARTITION));
+        match assigned {
+            Ok(Some(mut queue)) => {
+                queue.set_nonempty_callback(wake);
+                tracing::debug!(channel = %self.name, next, goal, "assigned");
+                if next >= goal {
+                    self.outlet.caught_up();
+                }
+                self.state = State::Assigned { queue, goal, next };
+                self.heard = Instant::now();
+                self.outlet.waits(None);
+            }
+            Ok(None) => self.outlet.fail(unassignable(&self.name, &"no queue for it")),
+            Err(error) => self.outlet.fail(unassignable(&self.name, &error)),
         }
     }
 
@@ -215,13 +231,12 @@ enum Trouble {
     Final(Error),
 }
 
-/// Starts fetching; `None` if there is no such topic. Returns the queue, the first offset, and the end of the topic.
-#[allow(clippy::type_complexity)]
-fn assign(
-    consumer: &Arc<BaseConsumer<Listener>>,
+/// The first offset to read, and the end of the topic; `None` if there is no such topic.
+fn find(
+    consumer: &BaseConsumer<Listener>,
     name: &PChannel,
     start: &Start,
-) -> Result<Option<(PartitionQueue<Listener>, i64, i64)>, Trouble> {
+) -> Result<Option<(i64, i64)>, Trouble> {
     let (low, high) = match consumer.fetch_watermarks(&name.0, PARTITION, ASK_TIMEOUT) {
         Ok(range) => range,
         Err(error) => match error.rdkafka_error_code() {
@@ -247,13 +262,11 @@ fn assign(
             offset
         }
     };
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&name.0, PARTITION, Offset::Offset(next)).map_err(Trouble::Passing)?;
-    consumer.incremental_assign(&list).map_err(Trouble::Passing)?;
-    match consumer.split_partition_queue(&name.0, PARTITION) {
-        Some(queue) => Ok(Some((queue, next, high))),
-        None => Ok(None),
-    }
+    Ok(Some((next, high)))
+}
+
+fn unassignable(name: &PChannel, why: &dyn std::fmt::Display) -> Error {
+    Error::new(Kind::Internal, format!("channel {name}: librdkafka does not assign it: {why}"))
 }
 
 /// The first offset whose message was stored shortly before `ts` or later; `None` if there is none.

@@ -87,13 +87,15 @@ impl Reader {
         }
     }
 
+    /// All are asked for before the first is fetched from: a broker answers one request at a time, and waits before it
+    /// answers a fetch.
     fn seek_channels(&mut self) {
-        for at in 0..self.channels.len() {
-            if !self.channels[at].is_sought(ASK_AGAIN) {
-                continue;
-            }
+        for channel in self.channels.iter_mut().filter(|channel| channel.is_sought(ASK_AGAIN)) {
+            channel.seek(&self.consumer, &self.health);
+        }
+        for channel in &mut self.channels {
             let thread = std::thread::current();
-            self.channels[at].seek(&self.consumer, &self.health, move || thread.unpark());
+            channel.assign(&self.consumer, move || thread.unpark());
         }
     }
 
