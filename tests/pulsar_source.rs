@@ -161,15 +161,19 @@ fn without_credit_reading_stops_and_goes_on() {
     let source = lab.source();
     let mut reading = open(&source, &lab.topic, Start::Earliest);
     reading.keep = Some(Vec::new());
-    reading.read_for(Duration::from_secs(2));
-    let waiting = lab.channels.now(&lab.credits)[0].waiting.clone().unwrap().0;
-    assert_eq!(waiting.to_string(), "the memory budget");
+    let waiting = || lab.channels.now(&lab.credits)[0].waiting.as_ref().map(|(what, _)| what.to_string());
+    let began = Instant::now();
+    while waiting().as_deref() != Some("the memory budget") {
+        assert!(began.elapsed() < SOON, "{:?}, read {:?}", waiting(), reading.ids);
+        reading.read_for(Duration::from_millis(200));
+    }
+    reading.read_for(Duration::from_millis(500));
     assert!(lab.credits.held() <= lab.credits.budget(), "{}", lab.credits.held());
     assert!((10..=16).contains(&reading.ids.len()), "{:?}", reading.ids);
     let consumer = &lab.about_topic("stats")["subscriptions"];
     let sent: u64 =
         consumer.as_object().unwrap().values().map(|s| s["bytesOutCounter"].as_u64().unwrap()).max().unwrap();
-    assert!(sent < 64 << 20, "what was sent ahead: {sent}");
+    assert!(sent < (64 + 12) << 20, "what was sent ahead: {sent}");
     reading.keep = None;
     reading.read_until(|r| r.caught_up);
     assert_eq!(reading.ids, (0..41).collect::<Vec<_>>());
@@ -229,16 +233,19 @@ fn a_topic_of_one_partition_is_read_and_one_of_two_is_refused() {
 fn near_a_time_is_soon_before_it() {
     let Some(lab) = lab("near") else { return };
     let mut writer = lab.writer(None, true);
-    writer.inserts(0..100, 100);
-    std::thread::sleep(Duration::from_secs(15));
+    writer.inserts(0..99, 100);
+    std::thread::sleep(Duration::from_secs(4));
+    writer.inserts([99], 100);
+    std::thread::sleep(Duration::from_secs(11));
     let time = Tso::now();
     writer.inserts(100..110, 100);
     let source = lab.source();
     let mut reading = open(&source, &lab.topic, Start::Near(time));
     let ids = reading.read_until(|r| r.caught_up).ids.clone();
-    assert_eq!(ids, (100..110).collect::<Vec<_>>(), "nothing was published in between");
+    assert_eq!(ids, (99..110).collect::<Vec<_>>(), "with the first that is a little too early");
     let mut reading = open(&source, &lab.topic, Start::Near(time.before(Duration::from_secs(3600))));
     assert_eq!(reading.read_until(|r| r.caught_up).ids.len(), 110, "from the beginning");
+    std::thread::sleep(Duration::from_secs(4));
     let mut reading = open(&source, &lab.topic, Start::Near(time.after(Duration::from_secs(60))));
     assert_eq!(reading.read_until(|r| r.caught_up).ids, [0_i64; 0], "the end");
     writer.inserts([110], 100);

@@ -144,14 +144,17 @@ pub fn connect(config: &MqConfig, context: Context) -> Result<Box<dyn LogSource>
     }
 }
 
-/// Asks whether the queue is there and lets us in, without reading it. Blocks for some seconds at most.
+/// Asks whether the queue is there and lets us in, without reading it; says what it is. Blocks for some seconds at most.
 ///
 /// Errors: `Unavailable`, `Denied`, and those of [`connect`].
-pub fn probe(config: &MqConfig) -> Result<()> {
+pub fn probe(config: &MqConfig) -> Result<String> {
     match config {
-        // It is a folder: to open it is to see whether it is there.
-        MqConfig::Rocksmq(_) => Ok(()),
-        MqConfig::Kafka(config) => kafka::probe(config),
-        MqConfig::Pulsar(config) => pulsar::probe(config),
+        // To open it was to see whether it is there.
+        MqConfig::Rocksmq(config) => Ok(format!("RocksMQ in {}", config.path.display())),
+        MqConfig::Kafka(config) => {
+            kafka::probe(config).map(|()| format!("Kafka at {}", config.brokers.join(", ")))
+        }
+        MqConfig::Pulsar(config) => pulsar::probe(config)
+            .map(|()| format!("Pulsar at {}, namespace {}/{}", config.uri, config.tenant, config.namespace)),
     }
 }

@@ -141,11 +141,9 @@ impl Channel {
         let uri = &self.common.brokers.uri;
         match trouble.sort {
             // A denial after an outage may be a part of it.
-            Sort::Denied if self.goal.is_none() => {
-                self.outlet.fail(denied(format!(
-                    "channel {}: Pulsar at {uri} denies reading: {trouble}",
-                    self.name
-                )));
+            Sort::Denied | Sort::Unsafe if self.goal.is_none() => {
+                let message = format!("channel {}: Pulsar at {uri} can't be read: {trouble}", self.name);
+                self.outlet.fail(trouble.error(message));
             }
             Sort::Unfit => {
                 let message = format!("channel {}: {trouble}", self.name);
@@ -200,7 +198,10 @@ impl Channel {
             }
             let State::Open(consumer) = &mut self.state else { return Stop::Dry };
             match consumer.next() {
-                Next::Nothing => return Stop::Dry,
+                Next::Nothing => {
+                    self.cursor.wait(Tso::now().millis());
+                    return Stop::Dry;
+                }
                 Next::End(trouble) => {
                     self.troubled(&trouble);
                     return Stop::Dry;
@@ -220,7 +221,8 @@ impl Channel {
             let message = format!("channel {}: a message came with an impossible id", self.name);
             return Err(Error::new(Kind::Corrupt, message));
         };
-        match self.cursor.judge(place, frame.published) {
+        let published = frame.published;
+        match self.cursor.judge(place, published) {
             Verdict::Skip => {}
             Verdict::Reopen => self.state = State::Due(Instant::now()),
             Verdict::Gap { wanted } => return Err(cursor::gap(&self.name, wanted, place)),
@@ -231,18 +233,10 @@ impl Channel {
                     Error::new(error.kind(), message).hint(hint)
                 })?;
                 self.held.extend(messages.into_iter().filter(|(id, _)| !self.cursor.skips(id.batch)));
-                self.cursor.pass(place);
+                self.cursor.pass(place, published);
                 self.pause = PAUSE.0;
             }
         }
         Ok(())
     }
-}
-
-/// The error for missing rights.
-pub(super) fn denied(message: String) -> Error {
-    Error::new(Kind::Denied, message).hint(
-        "check token in [source.mq]; its role needs the right to consume from the namespace (pulsar-admin namespaces \
-         grant-permission --actions consume)",
-    )
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use pulsar::error::ConnectionError;
 use pulsar::message::{Codec, Message};
 use pulsar::proto::base_command::Type;
 use pulsar::proto::{
@@ -278,7 +279,7 @@ fn answered(command: &BaseCommand) -> Option<u64> {
 }
 
 async fn dial(target: &str, safety: Option<&Safety>) -> Result<Box<dyn Socket>, Trouble> {
-    let failed = |error: std::io::Error| Trouble::passing(error.to_string());
+    let failed = |error: std::io::Error| Trouble::io(&error);
     let socket = TcpStream::connect(target).await.map_err(failed)?;
     socket.set_nodelay(true).map_err(failed)?;
     let Some(safety) = safety else { return Ok(Box::new(socket)) };
@@ -290,8 +291,7 @@ async fn dial(target: &str, safety: Option<&Safety>) -> Result<Box<dyn Socket>, 
                 .map_err(|_| Trouble::passing(format!("{host} is no name for TLS")))?
         }
     };
-    let stream = safety.connector.connect(name, socket).await;
-    Ok(Box::new(stream.map_err(|error| Trouble::passing(format!("TLS: {error}")))?))
+    Ok(Box::new(safety.connector.connect(name, socket).await.map_err(failed)?))
 }
 
 async fn greet(stream: &mut Stream, address: &Address, credentials: &Credentials) -> Result<(), Trouble> {
@@ -307,7 +307,6 @@ async fn greet(stream: &mut Stream, address: &Address, credentials: &Credentials
         }),
         ..BaseCommand::default()
     };
-    let failed = |error: pulsar::error::ConnectionError| Trouble::passing(error.to_string());
     stream.send(Message { command, payload: None }).await.map_err(failed)?;
     match stream.next().await {
         Some(Ok(Message { command: BaseCommand { connected: Some(_), .. }, .. })) => Ok(()),
@@ -320,6 +319,13 @@ async fn greet(stream: &mut Stream, address: &Address, credentials: &Credentials
         Some(Ok(_)) => Err(Trouble::passing("what answers does not speak Pulsar's protocol")),
         Some(Err(error)) => Err(failed(error)),
         None => Err(Trouble::passing("the connection was closed at once")),
+    }
+}
+
+fn failed(error: ConnectionError) -> Trouble {
+    match error {
+        ConnectionError::Io(error) => Trouble::io(&error),
+        other => Trouble::passing(other.to_string()),
     }
 }
 
@@ -336,7 +342,7 @@ async fn send(
     while let Some(message) = messages.recv().await {
         match timeout(DEAD_AFTER, sink.send(message)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return shared.end(Trouble::passing(error.to_string())),
+            Ok(Err(error)) => return shared.end(failed(error)),
             Err(_) => return shared.end(dead()),
         }
     }
@@ -354,7 +360,7 @@ async fn receive(mut stream: SplitStream<Stream>, shared: Arc<Shared>) {
                 asked = false;
                 shared.take(message);
             }
-            Ok(Some(Err(error))) => return shared.end(Trouble::passing(error.to_string())),
+            Ok(Some(Err(error))) => return shared.end(failed(error)),
             Ok(None) => return shared.end(Trouble::passing("the connection was closed")),
             Err(_) if asked => return shared.end(dead()),
             Err(_) => {

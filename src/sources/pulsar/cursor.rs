@@ -13,10 +13,17 @@ use crate::sources::CLOCK_SLACK;
 /// of this machine's clock to the brokers', then for much more. What is left after that is the beginning of the topic.
 const MARGINS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(600)];
 
+/// A message that was published within this time is at the end of its topic, if nothing comes after it.
+const LIVE_MILLIS: u64 = 2000;
+
 /// The place in a topic.
 #[derive(Clone, Debug)]
 pub(super) struct Cursor {
     aim: Aim,
+    /// When the last entry that was taken was published.
+    published: u64,
+    /// All that the broker had was taken, and it was new.
+    live: bool,
     /// Nothing has come yet since the consumer was opened.
     fresh: bool,
     /// This consumer began with the last entry that was taken: it was still there.
@@ -64,7 +71,7 @@ impl Cursor {
     }
 
     fn new(aim: Aim) -> Cursor {
-        Cursor { aim, fresh: true, confirmed: false }
+        Cursor { aim, published: 0, live: false, fresh: true, confirmed: false }
     }
 
     /// Where a consumer has to begin. `now` is the time in Unix milliseconds.
@@ -73,6 +80,7 @@ impl Cursor {
     pub(super) fn begin(&mut self, now: u64) -> Begin {
         self.fresh = true;
         self.confirmed = false;
+        self.live = false;
         match &self.aim {
             Aim::Earliest => Begin::Earliest,
             Aim::Near { since, attempt, .. } => match MARGINS.get(*attempt) {
@@ -122,8 +130,11 @@ impl Cursor {
             }
             Aim::After(last) if self.fresh => Verdict::Gap { wanted: *last },
             // A broker that finds a ledger deleted goes on with the next one, without a word. If the old one is still
-            // there now, it was there when the broker left it.
-            Aim::After(last) if place.ledger != last.ledger && !self.confirmed => Verdict::Reopen,
+            // there now, it was there when the broker left it. Who waits at the end is sent everything as it is
+            // written, and need not ask: without retention, the old ledger may be gone already.
+            Aim::After(last) if place.ledger != last.ledger && !self.confirmed && !self.live => {
+                Verdict::Reopen
+            }
             Aim::After(_) => Verdict::Take,
         }
     }
@@ -134,10 +145,17 @@ impl Cursor {
     }
 
     /// All messages of the entry were taken.
-    pub(super) fn pass(&mut self, place: Entry) {
+    pub(super) fn pass(&mut self, place: Entry, published: u64) {
         self.aim = Aim::After(place);
+        self.published = published;
+        self.live = false;
         self.fresh = false;
         self.confirmed = false;
+    }
+
+    /// Nothing more has come, though it may. `now` is the time in Unix milliseconds.
+    pub(super) fn wait(&mut self, now: u64) {
+        self.live |= self.published + LIVE_MILLIS > now && !self.fresh;
     }
 }
 
@@ -179,7 +197,7 @@ mod tests {
 
     fn take(cursor: &mut Cursor, place: Entry) {
         assert_eq!(cursor.judge(place, 0), Verdict::Take, "{place}");
-        cursor.pass(place);
+        cursor.pass(place, 0);
     }
 
     #[test]
@@ -191,7 +209,7 @@ mod tests {
         assert_eq!(cursor.judge(e(5, 2), 0), Verdict::Skip);
         assert_eq!(cursor.judge(e(5, 3), 0), Verdict::Take);
         assert!(cursor.skips(1) && !cursor.skips(2) && !cursor.skips(3));
-        cursor.pass(e(5, 3));
+        cursor.pass(e(5, 3), 0);
         assert!(!cursor.skips(0));
     }
 
@@ -220,6 +238,20 @@ mod tests {
         assert_eq!(cursor.judge(e(9, 0), 0), Verdict::Reopen, "each time");
         cursor.begin(0);
         assert_eq!(cursor.judge(e(9, 0), 0), Verdict::Gap { wanted: e(7, 1) }, "deleted meanwhile");
+    }
+
+    #[test]
+    fn who_waits_at_the_end_sees_every_ledger_begin() {
+        let mut cursor = opened(Cursor::earliest());
+        cursor.pass(e(5, 0), 10_000);
+        cursor.wait(13_000);
+        assert_eq!(cursor.judge(e(7, 0), 0), Verdict::Reopen, "the broker may just be slow");
+        cursor.wait(11_000);
+        assert_eq!(cursor.judge(e(7, 0), 0), Verdict::Take);
+        cursor.begin(0);
+        assert_eq!(cursor.judge(e(7, 0), 0), Verdict::Gap { wanted: e(5, 0) }, "but not across connections");
+        cursor.pass(e(7, 0), 11_000);
+        assert_eq!(cursor.judge(e(9, 0), 0), Verdict::Reopen, "it did not wait since");
     }
 
     #[test]

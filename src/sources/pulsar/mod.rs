@@ -29,10 +29,10 @@ use crossbeam_channel::{Receiver, Sender};
 use tokio::runtime::Runtime;
 
 use self::brokers::Brokers;
-use self::channel::{Common, denied};
+use self::channel::Common;
 use self::keeper::Keeper;
 use self::reader::{Command, Reader};
-use self::trouble::{Sort, Trouble};
+use self::trouble::Trouble;
 use super::outlet::{Outlet, UnknownTypes};
 use super::{Context, Delivery, LogSource, Start};
 use crate::error::{Error, Kind, Result};
@@ -159,11 +159,7 @@ pub fn probe(config: &PulsarConfig) -> Result<()> {
 }
 
 fn failed(uri: &str, trouble: &Trouble) -> Error {
-    match trouble.sort {
-        Sort::Denied => denied(format!("Pulsar at {uri} denies access: {trouble}")),
-        _ => Error::new(Kind::Unavailable, format!("Pulsar at {uri} does not do what it is asked: {trouble}"))
-            .hint("check uri, tenant and namespace in [source.mq], and that the brokers' own addresses can be reached"),
-    }
+    trouble.error(format!("Pulsar at {uri} does not do what it is asked: {trouble}"))
 }
 
 fn runtime() -> Result<Runtime> {

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use pulsar::proto::ServerError;
+use tokio_rustls::rustls;
+
+use crate::error::{Error, Kind};
 
 /// Why something did not come about. Several channels may share one cause.
 #[derive(Clone, Debug)]
@@ -19,6 +22,8 @@ pub(super) enum Sort {
     Passing,
     /// The credentials are missing, wrong, or lack a right.
     Denied,
+    /// The two sides do not trust each other's certificates.
+    Unsafe,
     /// There is no such topic.
     NoTopic,
     /// Somebody else is connected to the subscription.
@@ -38,6 +43,30 @@ impl Trouble {
 
     pub(super) fn passing(why: impl Into<Arc<str>>) -> Trouble {
         Trouble::new(Sort::Passing, why)
+    }
+
+    /// What happened to a connection.
+    pub(super) fn io(error: &std::io::Error) -> Trouble {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(inner) => Trouble::new(Sort::Unsafe, format!("TLS: {inner}")),
+            None => Trouble::passing(error.to_string()),
+        }
+    }
+
+    /// The error that ends a channel or a command, with this message.
+    pub(super) fn error(&self, message: String) -> Error {
+        match self.sort {
+            Sort::Denied => Error::new(Kind::Denied, message).hint(
+                "check token in [source.mq]; its role needs the right to consume from the namespace (pulsar-admin \
+                 namespaces grant-permission --actions consume)",
+            ),
+            Sort::Unsafe => Error::new(Kind::Denied, message)
+                .hint("check ca, cert, key and server_name in [source.mq.tls], and the host in uri"),
+            _ => Error::new(Kind::Unavailable, message).hint(
+                "check uri, tenant and namespace in [source.mq], and that the addresses that brokers tell their clients \
+                 can be reached",
+            ),
+        }
     }
 
     /// What a broker answers instead of doing what it was asked.
