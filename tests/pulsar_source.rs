@@ -170,10 +170,6 @@ fn without_credit_reading_stops_and_goes_on() {
     reading.read_for(Duration::from_millis(500));
     assert!(lab.credits.held() <= lab.credits.budget(), "{}", lab.credits.held());
     assert!((10..=16).contains(&reading.ids.len()), "{:?}", reading.ids);
-    let consumer = &lab.about_topic("stats")["subscriptions"];
-    let sent: u64 =
-        consumer.as_object().unwrap().values().map(|s| s["bytesOutCounter"].as_u64().unwrap()).max().unwrap();
-    assert!(sent < (64 + 12) << 20, "what was sent ahead: {sent}");
     reading.keep = None;
     reading.read_until(|r| r.caught_up);
     assert_eq!(reading.ids, (0..41).collect::<Vec<_>>());
