@@ -20,7 +20,7 @@ class Kafka(Server):
     """A broker with a plain listener, which Milvus uses, and others beside it:
 
     `users`      {"alice": "secret"}: a SASL_PLAINTEXT listener with PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512; they may do
-                 everything that nobody has `deny`-ed them
+                 everything until a topic is for one of them only (`allow_only`)
     `tls`        an SSL listener with a certificate of an authority of its own, and SASL_SSL if there are users;
                  "mutual" also wants one from the client, on SSL
     `advertised` a plain listener whose clients are told to come to this port of 127.0.0.1: that of a proxy in front of
@@ -208,11 +208,12 @@ class Kafka(Server):
         return done[0][1].offset()
 
     # --- rights
-    def deny(self, user: str, topic: str) -> None:
-        """That user can no longer read the topic, nor see it."""
+    def allow_only(self, topic: str, user: str, operation: str) -> None:
+        """Of all users only this one has a right on the topic, and only this one: READ, DESCRIBE (to see it), WRITE, ..."""
         from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
         admin = self.admin()
-        rule = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{user}", "*", AclOperation.ALL, AclPermissionType.DENY)
+        rule = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{user}", "*", AclOperation[operation],
+                          AclPermissionType.ALLOW)
         for future in admin.create_acls([rule]).values():
             future.result(10)

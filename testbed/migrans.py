@@ -103,6 +103,14 @@ class Migrans:
         self.file.write_text(toml(self.settings), "utf-8")
         return subprocess.run([binary(), "check", self.file, *args], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
 
+    def tail(self, *args: str, timeout: float = 60) -> str:
+        """What `migrans tail` prints; it has to end by itself."""
+        self.file.write_text(toml(self.settings), "utf-8")
+        run = subprocess.run([binary(), "tail", self.file, *args], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        if run.returncode:
+            raise MigransError(f"migrans tail {' '.join(args)} ended with {run.returncode}\n{run.stderr}")
+        return run.stdout
+
     def wait(self, timeout: float) -> int:
         """The exit code; a process that does not end in time is killed, and that is an error."""
         try:

@@ -107,6 +107,9 @@ impl Read {
                 let delete = self.decoder.delete(&payload).map_err(place)?;
                 (line.ts, line.kind, line.bytes) = (delete.timestamps.max(), "delete", payload.len());
                 (line.collection, line.partition) = (Some(delete.collection), Some(delete.partition));
+                if !delete.partition_name.is_empty() {
+                    line.partition_name = Some(delete.partition_name.to_string());
+                }
                 line.rows = Some(delete.keys.len());
                 line.keys = keys(&delete.keys, most_keys);
             }

@@ -46,6 +46,8 @@ pub struct Delete {
     pub collection: CollectionId,
     /// The partition, or [`PartitionId::ALL`].
     pub partition: PartitionId,
+    /// The partition's name as the writer knew it; empty for all.
+    pub partition_name: Arc<str>,
     /// When the keys were deleted.
     pub timestamps: Timestamps,
     /// The keys: an `Int64Array` or a `StringViewArray`. May be empty.
@@ -218,6 +220,7 @@ impl Decoder {
             vchannel: self.vchannel(header.vchannel)?,
             collection: CollectionId(header.collection),
             partition: PartitionId(header.partition),
+            partition_name: self.partition_name(header.partition_name)?,
             timestamps: timestamps.into_timestamps()?,
             keys,
         })

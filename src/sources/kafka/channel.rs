@@ -83,12 +83,19 @@ impl Channel {
         let State::Sought(start) = &self.state else { return };
         self.asked = Some(Instant::now());
         match find(consumer, &self.name, start) {
-            Ok(Some((next, goal))) => self.state = State::Found { next, goal },
+            Ok(Some((next, goal))) => {
+                health.answered();
+                self.state = State::Found { next, goal };
+            }
             Ok(None) => {
+                health.answered();
                 let what = format!("Kafka to have a topic {}", self.name);
                 self.outlet.waits(Some(Waiting::Queue(what.into())));
             }
             Err(Trouble::Passing(error)) => {
+                if let Some(refusal) = health.refusal() {
+                    self.outlet.fail(refusal);
+                }
                 let what = health.trouble_since(self.heard).unwrap_or_else(|| error.to_string());
                 self.outlet.waits(Some(Waiting::Queue(format!("Kafka ({what})").into())));
             }

@@ -1,6 +1,6 @@
 //! The librdkafka client: its settings, and what it says of its connections.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -35,20 +35,88 @@ const DEFAULTS: [(&str, &str); 11] = [
 /// Asking a cluster for its brokers may take this long in a check.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What librdkafka last complained of.
+/// A refusal that has stood for this long is final, if nothing has ever come from the cluster. (librdkafka goes on trying
+/// all the time, but tells of the same error only once in half a minute.)
+const REFUSED_FOR: Duration = Duration::from_secs(3);
+
+/// What librdkafka complains of.
 #[derive(Debug, Default)]
-pub(super) struct Health(Mutex<Option<(Instant, String)>>);
+pub(super) struct Health(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    last: Option<(Instant, RDKafkaErrorCode, String)>,
+    /// The cluster has answered at least once.
+    answered: bool,
+    refused: Option<Instant>,
+}
 
 impl Health {
-    fn note(&self, trouble: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), trouble));
+    fn note(&self, code: RDKafkaErrorCode, trouble: &str) {
+        let mut state = self.lock();
+        if code != RDKafkaErrorCode::AllBrokersDown {
+            let since = state.refused.unwrap_or_else(Instant::now);
+            state.refused = is_refusal(code, trouble).then_some(since);
+        }
+        let (code, trouble) = match state.last.take() {
+            // That all are down says less than why each is.
+            Some((_, why, known)) if code == RDKafkaErrorCode::AllBrokersDown => (why, known),
+            _ => (code, trouble.to_owned()),
+        };
+        state.last = Some((Instant::now(), code, trouble));
+    }
+
+    /// The cluster has answered a question.
+    pub(super) fn answered(&self) {
+        let mut state = self.lock();
+        (state.answered, state.refused) = (true, None);
     }
 
     /// The last complaint, if it came after `since`.
     pub(super) fn trouble_since(&self, since: Instant) -> Option<String> {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().filter(|(at, _)| *at > since).map(|(_, trouble)| trouble.clone())
+        let state = self.lock();
+        state.last.as_ref().filter(|(at, ..)| *at > since).map(|(_, _, trouble)| trouble.clone())
     }
+
+    /// The error to end with, if the cluster has never let us in and says that it won't. Later, a refusal may be one of
+    /// the things that come with an outage, and is waited for like one.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        let state = self.lock();
+        let (_, code, trouble) = state.last.as_ref()?;
+        let long = state.refused.is_some_and(|refused| refused.elapsed() > REFUSED_FOR);
+        (long && !state.answered).then(|| refusal(*code, trouble))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_refusal(code: RDKafkaErrorCode, trouble: &str) -> bool {
+    match code {
+        RDKafkaErrorCode::Authentication
+        | RDKafkaErrorCode::SSL
+        | RDKafkaErrorCode::SaslAuthenticationFailed => true,
+        // A broker that does not like our certificate just ends the connection with an alert.
+        RDKafkaErrorCode::BrokerTransportFailure => is_about_tls(trouble),
+        _ => false,
+    }
+}
+
+fn is_about_tls(trouble: &str) -> bool {
+    trouble.contains("SSL")
+}
+
+fn refusal(code: RDKafkaErrorCode, trouble: &str) -> Error {
+    let (what, hint) = if code == RDKafkaErrorCode::SSL || is_about_tls(trouble) {
+        (
+            "no TLS connection to Kafka",
+            "check security in [source.mq] and the certificates in [source.mq.tls]",
+        )
+    } else {
+        ("Kafka refuses the user", "check security, sasl_mechanism, username and password in [source.mq]")
+    };
+    Error::new(Kind::Denied, format!("{what}: {trouble}")).hint(hint)
 }
 
 /// Takes what librdkafka says.
@@ -66,7 +134,7 @@ impl ClientContext for Listener {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
-        self.health.note(reason.to_owned());
+        self.health.note(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown), reason);
     }
 }
 
@@ -140,14 +208,14 @@ pub(super) fn probe(config: &KafkaConfig) -> Result<()> {
     let Err(error) = consumer.fetch_metadata(None, PROBE_TIMEOUT) else { return Ok(()) };
     // Errors are told when the client is polled.
     drop(consumer.poll(Duration::ZERO));
+    if let Some((_, code, trouble)) =
+        health.lock().last.as_ref().filter(|(_, code, trouble)| is_refusal(*code, trouble))
+    {
+        return Err(refusal(*code, trouble));
+    }
     let what = health.trouble_since(began).unwrap_or_else(|| error.to_string());
-    let denied = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication)
-        || what.contains("uthentication");
-    let kind = if denied { Kind::Denied } else { Kind::Unavailable };
     let message = format!("Kafka at {} does not answer: {what}", config.brokers.join(", "));
-    Err(Error::new(kind, message).hint(if denied {
-        "check security, sasl_mechanism, username and password in [source.mq]"
-    } else {
-        "check brokers and security in [source.mq], and that the names that the brokers advertise can be reached"
-    }))
+    Err(Error::new(Kind::Unavailable, message).hint(
+        "check brokers and security in [source.mq], and that the names that the brokers advertise can be reached",
+    ))
 }
