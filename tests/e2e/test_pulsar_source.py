@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import until
 
 from testbed import Pulsar, plain
 from testbed.process import free_ports
@@ -52,6 +53,7 @@ def test_remove_leaves_nothing_behind(scene):
         assert (f"migrans-{second.settings['name']}" in there) == (topic in ours[second])
     assert "nothing to remove" in first.remove().stdout
     second.run()
+    until(lambda: "resuming after" in second.said(), 30, "the second pipeline to be running")
     assert second.remove().returncode == 1, "while it runs"
     second.stop()
     assert second.remove().returncode == 0
