@@ -100,8 +100,14 @@ class Migrans:
         return self
 
     def check(self, *args: str, timeout: float = 60) -> subprocess.CompletedProcess:
+        return self._command("check", *args, timeout=timeout)
+
+    def remove(self, timeout: float = 60) -> subprocess.CompletedProcess:
+        return self._command("remove", timeout=timeout)
+
+    def _command(self, name: str, *args: str, timeout: float) -> subprocess.CompletedProcess:
         self.file.write_text(toml(self.settings), "utf-8")
-        return subprocess.run([binary(), "check", self.file, *args], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        return subprocess.run([binary(), name, self.file, *args], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
 
     def tail(self, *args: str, timeout: float = 60) -> str:
         """What `migrans tail` prints; it has to end by itself."""

@@ -50,7 +50,9 @@ async fn connect_all(pipeline: &Pipeline) -> Vec<Error> {
         Some(frontier) => println!("state    {}: resumes after {frontier}", pipeline.state_dir.display()),
         None => println!("state    {}: a first start", pipeline.state_dir.display()),
     }
-    keep(&mut problems, open_queue(pipeline));
+    if let Some(description) = keep(&mut problems, open_queue(pipeline)) {
+        println!("queue    {description}");
+    }
     let select = pipeline.select.clone();
     let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await;
     let mut wanted = None;
@@ -95,13 +97,13 @@ fn open_state(pipeline: &Pipeline) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-fn open_queue(pipeline: &Pipeline) -> Result<()> {
+fn open_queue(pipeline: &Pipeline) -> Result<String> {
     let scratch = std::env::temp_dir().join(format!("migrans-check-{}", std::process::id()));
     let stop = Arc::new(AtomicBool::new(false));
     let context = Context::new(Credits::new(0), Arc::default(), Arc::clone(&stop), scratch.clone());
     let result = sources::connect(&pipeline.source.mq, context);
     stop.store(true, std::sync::atomic::Ordering::Release);
-    let result = result.map(drop);
+    let result = result.map(drop).and_then(|()| sources::probe(&pipeline.source.mq));
     // Left over at worst in the system's folder for temporary files.
     drop(std::fs::remove_dir_all(scratch));
     result

@@ -13,6 +13,7 @@ use crate::logging;
 use crate::milvus::tso::Tso;
 
 mod check;
+mod remove;
 mod run;
 mod signals;
 mod tail;
@@ -59,6 +60,11 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Remove what a pipeline that is not to run any more keeps in the queue, and its state; the target stays as it is
+    Remove {
+        /// The pipeline file
+        pipeline: PathBuf,
+    },
     /// Print a source's messages as they pass, or count them
     Tail(tail::Arguments),
 }
@@ -92,6 +98,7 @@ pub fn main() -> ExitCode {
     let result = logging::init(format, &arguments.log_level).and_then(|()| match arguments.command {
         Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
         Command::Check { pipeline, offline } => check::check(&pipeline, offline),
+        Command::Remove { pipeline } => remove::remove(&pipeline),
         Command::Tail(arguments) => tail::tail(arguments),
     });
     match result {

@@ -168,6 +168,31 @@ pub fn open(folder: &Path, pipeline: &Pipeline) -> Result<(Writer, Checkpoint)> 
     Ok((Writer(Arc::new(Handle { queue: Some(queue), thread: Some(thread) })), checkpoint))
 }
 
+/// Deletes the state in `folder`, and the folder if nothing else is in it. No [`Writer`] may have it open.
+pub fn destroy(folder: &Path) -> Result<()> {
+    let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
+        Error::new(Kind::Checkpoint, format!("can't delete the state folder {}", folder.display()))
+            .hint("delete it by hand")
+            .caused_by(cause)
+    };
+    DB::destroy(&Options::default(), folder).map_err(|cause| failed(cause.into()))?;
+    match std::fs::remove_dir_all(folder.join("scratch")) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(failed(cause.into())),
+        _ => {}
+    }
+    match std::fs::remove_dir(folder) {
+        Err(cause)
+            if !matches!(
+                cause.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(failed(cause.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn open_error(folder: &Path, cause: rocksdb::Error) -> Error {
     let text = cause.to_string();
     let place = folder.display();

@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 
 use crate::dataflow::channels::Channels;
 use crate::dataflow::credits::{Credit, Credits};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::milvus::channel::{PChannel, Position};
 use crate::milvus::header::MessageType;
 use crate::milvus::tso::Tso;
@@ -20,6 +20,7 @@ use crate::pipeline::MqConfig;
 pub mod catalog;
 pub mod kafka;
 pub mod outlet;
+pub mod pulsar;
 pub mod rocksmq;
 
 /// A message queue that is being read.
@@ -139,6 +140,21 @@ pub fn connect(config: &MqConfig, context: Context) -> Result<Box<dyn LogSource>
     match config {
         MqConfig::Rocksmq(config) => Ok(Box::new(rocksmq::RocksMq::connect(config, context)?)),
         MqConfig::Kafka(config) => Ok(Box::new(kafka::Kafka::connect(config, context)?)),
-        MqConfig::Pulsar(_) => Err(Error::new(Kind::Internal, "not there yet")),
+        MqConfig::Pulsar(config) => Ok(Box::new(pulsar::Pulsar::connect(config, context)?)),
+    }
+}
+
+/// Asks whether the queue is there and lets us in, without reading it; says what it is. Blocks for some seconds at most.
+///
+/// Errors: `Unavailable`, `Denied`, and those of [`connect`].
+pub fn probe(config: &MqConfig) -> Result<String> {
+    match config {
+        // To open it was to see whether it is there.
+        MqConfig::Rocksmq(config) => Ok(format!("RocksMQ in {}", config.path.display())),
+        MqConfig::Kafka(config) => {
+            kafka::probe(config).map(|()| format!("Kafka at {}", config.brokers.join(", ")))
+        }
+        MqConfig::Pulsar(config) => pulsar::probe(config)
+            .map(|()| format!("Pulsar at {}, namespace {}/{}", config.uri, config.tenant, config.namespace)),
     }
 }

@@ -1,0 +1,40 @@
+//! `migrans remove`: a pipeline that is not going to run any more leaves nothing behind but its target.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::dataflow::checkpoint;
+use crate::dataflow::credits::Credits;
+use crate::error::Result;
+use crate::pipeline::Pipeline;
+use crate::sources::{self, Context};
+
+/// Takes away what the pipeline in the file `path` keeps in the queue, and its state folder. The target stays as it is.
+///
+/// The queue comes first: if it can't be reached, the state is still there, and the command can be given again.
+pub fn remove(path: &Path) -> Result<()> {
+    let pipeline = Pipeline::load(path)?;
+    let folder = &pipeline.state_dir;
+    // Held while we are at it, so that the pipeline is not running.
+    let lock = if folder.exists() { Some(checkpoint::open(folder, &pipeline)?) } else { None };
+    let stop = Arc::new(AtomicBool::new(false));
+    let context = Context::new(Credits::new(0), Arc::default(), Arc::clone(&stop), folder.join("scratch"));
+    let source = sources::connect(&pipeline.source.mq, context)?;
+    let removed = source.remove();
+    stop.store(true, Ordering::Release);
+    drop(source);
+    let mut removed = removed?;
+    if lock.is_some() {
+        drop(lock);
+        checkpoint::destroy(folder)?;
+        removed.push(format!("state folder {}", folder.display()));
+    }
+    for what in &removed {
+        println!("removed {what}");
+    }
+    if removed.is_empty() {
+        println!("there was nothing to remove");
+    }
+    Ok(())
+}
