@@ -52,7 +52,7 @@ def test_topics_that_appear_later(own_source):
     time.sleep(2)
     migrans.assert_alive()
     tables, seen = [], [0]
-    for i in range(4):
+    for i in range(3):
         tables.append(scene.table(f"t{i}", plain(), shards=2).create(load=True))
         tables[-1].insert(20)
         wait_for_rows(scene.target, tables[-1].name, 20)
