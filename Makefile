@@ -22,7 +22,7 @@ install:
 	@testbed/install.sh
 
 build: install
-	cargo build --release --all-targets
+	cargo build --release --bins --tests
 
 lint: install
 	cargo fmt --check
