@@ -198,7 +198,6 @@ impl Consumer {
             unsubscribe: Some(CommandUnsubscribe {
                 consumer_id: self.id,
                 request_id,
-                ..CommandUnsubscribe::default()
             }),
             ..BaseCommand::default()
         };
