@@ -129,11 +129,10 @@ class Pulsar(Server):
                     "managedLedgerCursorRolloverTimeInSeconds": 1}
         if self._advertised is not None:
             # Clients that come in by the second address are told of the second listener.
-            listeners = [f"internal:pulsar://127.0.0.1:{p['plain']}", f"external:pulsar://127.0.0.1:{self._advertised}"]
-            if self.tls:
-                listeners.insert(1, f"internal:pulsar+ssl://127.0.0.1:{p['tls']}")
+            told = [f"internal:pulsar://127.0.0.1:{p['plain']}", f"external:pulsar://127.0.0.1:{self._advertised}",
+                    *([f"internal:pulsar+ssl://127.0.0.1:{p['tls']}"] if self.tls else [])]
             out |= {"bindAddresses": f"external:pulsar://127.0.0.1:{p['external']}", "internalListenerName": "internal",
-                    "advertisedListeners": ",".join(listeners)}
+                    "advertisedListeners": ",".join(told)}
         if self.tls:
             out |= {"brokerServicePortTls": p["tls"], "webServicePortTls": p["webtls"], "tlsEnabled": "true",
                     "tlsCertificateFilePath": self.certificate.cert, "tlsKeyFilePath": self.certificate.key,

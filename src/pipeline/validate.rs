@@ -148,6 +148,12 @@ pub(super) fn kafka_security(
         let hint = "set it to \"sasl_ssl\" or \"sasl_plaintext\"".to_owned();
         reader.object(mq, &keys::KAFKA_USERNAME, (format!("is set, {is}"), hint));
     }
+    if tls.has(&keys::SOURCE_MQ_TLS_KEYS.server_name) {
+        let message = "does not go with Kafka: the name is that of each broker".to_owned();
+        let hint = "remove it; `\"ssl.endpoint.identification.algorithm\" = \"none\"` in [source.mq.options] leaves the \
+                    name unchecked";
+        reader.object(tls, &keys::SOURCE_MQ_TLS_KEYS.server_name, (message, hint.to_owned()));
+    }
     if tls.is_written() && !security.ends_with("ssl") {
         let hint = "set it to \"ssl\" or \"sasl_ssl\", or remove the table".to_owned();
         reader.object_to_table(tls, (format!("is set, {is}"), hint));

@@ -206,29 +206,51 @@ class Busy:
         self.tables = [scene.table("a", plain(), shards=2), scene.table("b", all_types("varchar"), dynamic=True)]
         self.work = Workload(self.tables, seed=21, batch=60).create(load=True)
         self.work.run(30)
+        self.migrans = scene.migrans(settings={"delivery.call_deadline": "5s"})
+        self.as_new = True
 
-    def start(self, **options) -> "Busy":
-        self.migrans = self.scene.migrans(settings={"delivery.call_deadline": "5s"}, **options).run()
+    def start(self, **mq) -> "Busy":
+        """`mq` says how to come to the broker."""
+        self.migrans.set("source.mq", self.scene.source.mq_settings(**mq)).run()
         wait_for_key(self.scene.target, self.tables[0], self.tables[0].insert(1)[0])
         self.work.start(rate=15, tolerant=True)
         time.sleep(1)
+        self.as_new = False
         return self
 
-    def settle(self) -> None:
+    def settle(self, **options) -> None:
         """One more row comes through, then everything is compared."""
         self.work.stop()
         [key] = until(lambda: self.tables[0].insert(1), 90, "the source takes rows again", every=0.3)
         wait_for_key(self.scene.target, self.tables[0], key, timeout=90)
         self.migrans.assert_alive()
-        self.scene.settle(self.migrans)
+        report = self.scene.settle(self.migrans, **options)
+        self.as_new = not any(c.copies for c in report.collections)
+
+
+@pytest.fixture(scope="module")
+def former_busy(pair):
+    """The tests of a file take the same pipeline further, one after the other, as long as each leaves it in order."""
+    left: list[Busy] = []
+    yield left
+    for busy in left:
+        busy.scene.clean()
 
 
 @pytest.fixture
-def idle_busy(scene):
+def idle_busy(pair, proxy, former_busy, request):
     """Not started yet, for a test that has something to say on how."""
-    busy = Busy(scene)
+    busy = former_busy.pop() if former_busy else Busy(Scene(pair.source, pair.target, prefix_of(request)))
+    request.node.scene = busy.scene
     with busy.work:
         yield busy
+    busy.migrans.process.kill()
+    proxy.passing()
+    pair.mend()
+    if busy.as_new:
+        former_busy.append(busy)
+    else:
+        busy.scene.clean()
 
 
 @pytest.fixture

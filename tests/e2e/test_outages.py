@@ -21,6 +21,11 @@ def _wait_until_said(scene, migrans, since: int = 0, timeout: float = 40) -> Non
     print(line)
 
 
+# Pulsar gives a Milvus that comes back to a killed broker some messages again, and that Milvus takes their rows twice: they
+# are in the log once, and on the target once.
+REPEATS = {"duplicates": "fewer"}
+
+
 def _revive(scene, tables) -> None:
     """A Milvus that has lost its broker goes on, or ends itself: then somebody starts it again, here as elsewhere."""
     time.sleep(1)
@@ -43,7 +48,7 @@ def test_broker_comes_up_after_us(scene):
     readable(scene.source, [t])
     t.insert(50)
     migrans.assert_alive()
-    scene.settle(migrans)
+    scene.settle(migrans, **REPEATS)
 
 
 @pytest.mark.limit(300)
@@ -59,7 +64,7 @@ def test_broker_is_killed_in_the_middle_of_a_backlog(scene):
     scene.mq.start()
     _revive(scene, [t])
     migrans.assert_alive()
-    scene.settle(migrans)
+    scene.settle(migrans, **REPEATS)
 
 
 @pytest.mark.limit(300)
@@ -69,14 +74,14 @@ def test_broker_is_killed_under_load(busy):
     _wait_until_said(busy.scene, busy.migrans, said)
     busy.scene.mq.start()
     _revive(busy.scene, busy.tables)
-    busy.settle()
+    busy.settle(**REPEATS)
 
 
 @pytest.mark.limit(240)
 @pytest.mark.parametrize("what,seconds", [("cut", 6), ("blackhole", 20)])
 def test_connection_is_broken(idle_busy, proxy, what, seconds):
     """Milvus keeps its own connection and goes on; only ours is reset and refused, or swallows every byte."""
-    busy = idle_busy.start(mq=idle_busy.scene.by_proxy)
+    busy = idle_busy.start(**idle_busy.scene.by_proxy)
     assert proxy.accepted, "migrans does not go through the proxy"
     said = len(busy.migrans.said())
     try:

@@ -10,8 +10,9 @@ from testbed.workload import NASTY
 once = pytest.mark.only("rocksmq", reason="a message has the same bytes on every queue, and what becomes of them is the same")
 
 
-@pytest.mark.parametrize("key,vector", [("int64", "float"), pytest.param("varchar", "float", marks=once),
-                                        pytest.param("int64", "binary", marks=once), pytest.param("varchar", "binary", marks=once)])
+@once
+@pytest.mark.parametrize("key", ["int64", "varchar"])
+@pytest.mark.parametrize("vector", ["float", "binary"])
 def test_every_type(scene, key, vector):
     t = scene.table("all", all_types(key, vector=vector, dim=32), dynamic=True, shards=2, description="every type").create(load=True)
     t.insert(700)
@@ -133,7 +134,7 @@ def test_duplicate_keys_are_carried(scene):
     for _ in range(3):
         t.insert(0, keys=[1, 2, 3])
     scene.migrans().run_until_caught_up()
-    result = scene.compare(duplicates=True)[t.full_name]
+    result = scene.compare(duplicates="equal")[t.full_name]
     assert result.source_rows == result.target_rows == 59
 
 

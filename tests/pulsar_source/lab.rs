@@ -178,7 +178,7 @@ impl Writer<'_> {
         self.lab.runtime.block_on(async {
             let mut sent = Vec::new();
             for message in messages {
-                sent.push(producer.send_non_blocking(message).await.unwrap());
+                sent.push(Box::pin(producer.send_non_blocking(message)).await.unwrap());
             }
             if producer.options().batch_size.is_some() {
                 producer.send_batch().await.unwrap();

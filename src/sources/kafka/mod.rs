@@ -76,7 +76,7 @@ impl Kafka {
 impl LogSource for Kafka {
     fn open(&self, channel: &PChannel, start: Start) -> Receiver<Delivery> {
         let (outlet, receiver) = Outlet::new(channel.clone(), &self.context, &self.unknown_types);
-        self.send(Command::Open { start, outlet });
+        self.send(Command::Open { start, outlet: Box::new(outlet) });
         receiver
     }
 

@@ -25,7 +25,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the handle asks of the thread.
 pub(super) enum Command {
-    Open { start: Start, outlet: Outlet },
+    Open { start: Start, outlet: Box<Outlet> },
     Close { channel: PChannel },
 }
 
@@ -164,7 +164,7 @@ impl Reader {
                 Ok(Command::Open { start, outlet }) => {
                     self.close(&outlet.channel().clone());
                     tracing::debug!(channel = %outlet.channel(), ?start, "opened");
-                    self.channels.push(Channel::new(start, outlet));
+                    self.channels.push(Channel::new(start, *outlet));
                 }
                 Ok(Command::Close { channel }) => self.close(&channel),
                 Err(TryRecvError::Empty) => return true,

@@ -195,10 +195,7 @@ impl Consumer {
         let request_id = self.connection.new_id();
         let command = BaseCommand {
             r#type: Type::Unsubscribe.into(),
-            unsubscribe: Some(CommandUnsubscribe {
-                consumer_id: self.id,
-                request_id,
-            }),
+            unsubscribe: Some(CommandUnsubscribe { consumer_id: self.id, request_id }),
             ..BaseCommand::default()
         };
         self.connection.ask(request_id, command).await.map(drop)

@@ -21,7 +21,7 @@ const ROOM_WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::fro
 
 /// What the handle asks of the loop.
 pub(super) enum Command {
-    Open { start: Start, outlet: Outlet },
+    Open { start: Start, outlet: Box<Outlet> },
     Close { channel: PChannel },
     Release { positions: BTreeMap<PChannel, Position> },
 }
@@ -123,7 +123,7 @@ impl Reader {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Open { start, outlet }) => {
-                    let (mut channel, error) = Channel::new(&start, outlet, &self.common);
+                    let (mut channel, error) = Channel::new(&start, *outlet, &self.common);
                     tracing::debug!(channel = %channel.name, ?start, "opened");
                     if let Some(error) = error {
                         channel.outlet.fail(error);

@@ -115,7 +115,7 @@ impl std::fmt::Debug for RocksMq {
 impl LogSource for RocksMq {
     fn open(&self, channel: &PChannel, start: Start) -> Receiver<Delivery> {
         let (outlet, receiver) = Outlet::new(channel.clone(), &self.context, &self.unknown_types);
-        self.send(Command::Open { start, outlet });
+        self.send(Command::Open { start, outlet: Box::new(outlet) });
         receiver
     }
 

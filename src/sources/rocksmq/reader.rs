@@ -36,7 +36,7 @@ const READ_ATTEMPTS: u32 = 6;
 
 /// What the handle asks of the thread.
 pub(super) enum Command {
-    Open { start: Start, outlet: Outlet },
+    Open { start: Start, outlet: Box<Outlet> },
     Close { channel: PChannel },
 }
 
@@ -335,7 +335,7 @@ impl Reader {
                 self.opened_count += 1;
                 tracing::debug!(%channel, ?start, "opened");
                 let first_view = self.view.number + 1;
-                self.channels.push(Channel::new(self.opened_count, channel, start, outlet, first_view));
+                self.channels.push(Channel::new(self.opened_count, channel, start, *outlet, first_view));
             }
             Command::Close { channel } => self.channels.retain(|open| open.name != channel),
         }
