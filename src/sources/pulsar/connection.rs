@@ -1,7 +1,7 @@
 //! One connection to a broker: requests and their answers, and what is sent to consumers.
 //!
-//! Frames and commands are those of the `pulsar` crate (`Codec`, `proto`). Its consumers are not used: they begin anew at
-//! their first position whenever a connection is lost, without a word.
+//! Commands are those of the `pulsar` crate. Its consumers are not used: they begin anew at their first position whenever a
+//! connection is lost, without a word.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use pulsar::error::ConnectionError;
-use pulsar::message::{Codec, Message};
 use pulsar::proto::base_command::Type;
 use pulsar::proto::{
     AuthData, BaseCommand, CommandAuthResponse, CommandCloseConsumer, CommandConnect, CommandPing,
@@ -25,9 +24,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::codec::Framed;
 
-use super::inbox::{Frame, Inbox};
+use super::inbox::Inbox;
 use super::tls::Safety;
 use super::trouble::{Sort, Trouble};
+use super::wire::{Frames, Received};
 use crate::pipeline::Secret;
 
 /// How long connecting may take, greetings included.
@@ -45,7 +45,7 @@ const PROTOCOL: i32 = 17;
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
-type Stream = Framed<Box<dyn Socket>, Codec>;
+type Stream = Framed<Box<dyn Socket>, Frames>;
 
 /// Where a broker is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +69,7 @@ pub(super) struct Connection {
 }
 
 struct Shared {
-    outbox: mpsc::UnboundedSender<Message>,
+    outbox: mpsc::UnboundedSender<BaseCommand>,
     ids: AtomicU64,
     state: Mutex<State>,
     credentials: Arc<Credentials>,
@@ -89,7 +89,7 @@ impl Connection {
         credentials: &Arc<Credentials>,
     ) -> Result<Connection, Trouble> {
         let connect = async {
-            let mut stream = Framed::new(dial(&address.target, credentials.safety.as_ref()).await?, Codec);
+            let mut stream = Framed::new(dial(&address.target, credentials.safety.as_ref()).await?, Frames);
             greet(&mut stream, address, credentials).await?;
             Ok(stream)
         };
@@ -188,7 +188,7 @@ impl Shared {
 
     fn send(&self, command: BaseCommand) {
         // Without a sending task the connection is over, which is told by `over`.
-        let _ = self.outbox.send(Message { command, payload: None });
+        let _ = self.outbox.send(command);
     }
 
     fn close_consumer(&self, consumer_id: u64) {
@@ -211,18 +211,22 @@ impl Shared {
     }
 
     /// Deals with what a broker says.
-    fn take(&self, message: Message) {
-        let Message { mut command, payload } = message;
-        if let (Some(message), Some(payload)) = (command.message.take(), payload) {
-            let id = message.consumer_id;
-            let mut state = self.lock();
-            let frame = Frame::new(message, payload);
-            if state.consumers.get(&id).is_some_and(|inbox| !inbox.push(frame)) {
-                state.consumers.remove(&id);
-                drop(state);
-                self.close_consumer(id);
+    fn take(&self, received: Received) {
+        match received {
+            Received::Command(command) => self.take_command(*command),
+            Received::Entry(id, frame) => {
+                let mut state = self.lock();
+                if state.consumers.get(&id).is_some_and(|inbox| !inbox.push(frame)) {
+                    state.consumers.remove(&id);
+                    drop(state);
+                    self.close_consumer(id);
+                }
             }
-        } else if command.ping.is_some() {
+        }
+    }
+
+    fn take_command(&self, command: BaseCommand) {
+        if command.ping.is_some() {
             self.send(BaseCommand {
                 r#type: Type::Pong.into(),
                 pong: Some(CommandPong {}),
@@ -307,19 +311,25 @@ async fn greet(stream: &mut Stream, address: &Address, credentials: &Credentials
         }),
         ..BaseCommand::default()
     };
-    stream.send(Message { command, payload: None }).await.map_err(failed)?;
-    match stream.next().await {
-        Some(Ok(Message { command: BaseCommand { connected: Some(_), .. }, .. })) => Ok(()),
-        Some(Ok(Message { command: BaseCommand { error: Some(error), .. }, .. })) => {
-            Err(Trouble::answered(error.error, &error.message))
-        }
-        Some(Ok(Message { command: BaseCommand { auth_challenge: Some(_), .. }, .. })) => {
+    stream.send(command).await.map_err(failed)?;
+    let answer = match stream.next().await {
+        Some(Ok(Received::Command(answer))) => answer,
+        Some(Err(error)) => return Err(failed(error)),
+        None => return Err(Trouble::passing("the connection was closed at once")),
+        Some(Ok(Received::Entry(..))) => return Err(strange()),
+    };
+    match *answer {
+        BaseCommand { connected: Some(_), .. } => Ok(()),
+        BaseCommand { error: Some(error), .. } => Err(Trouble::answered(error.error, &error.message)),
+        BaseCommand { auth_challenge: Some(_), .. } => {
             Err(Trouble::new(Sort::Denied, "the broker wants more than a token"))
         }
-        Some(Ok(_)) => Err(Trouble::passing("what answers does not speak Pulsar's protocol")),
-        Some(Err(error)) => Err(failed(error)),
-        None => Err(Trouble::passing("the connection was closed at once")),
+        _ => Err(strange()),
     }
+}
+
+fn strange() -> Trouble {
+    Trouble::passing("what answers does not speak Pulsar's protocol")
 }
 
 fn failed(error: ConnectionError) -> Trouble {
@@ -335,8 +345,8 @@ fn client() -> String {
 
 /// Sends what there is to send, until the connection ends.
 async fn send(
-    mut sink: SplitSink<Stream, Message>,
-    mut messages: mpsc::UnboundedReceiver<Message>,
+    mut sink: SplitSink<Stream, BaseCommand>,
+    mut messages: mpsc::UnboundedReceiver<BaseCommand>,
     shared: Arc<Shared>,
 ) {
     while let Some(message) = messages.recv().await {

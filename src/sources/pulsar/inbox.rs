@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pulsar::proto::{CommandMessage, MessageIdData};
+use pulsar::proto::MessageIdData;
 use tokio::sync::Notify;
 
 use super::trouble::{Sort, Trouble};
@@ -25,17 +25,6 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    pub(super) fn new(message: CommandMessage, payload: pulsar::Payload) -> Frame {
-        Frame {
-            id: message.message_id,
-            published: payload.metadata.publish_time,
-            compression: payload.metadata.compression.unwrap_or_default(),
-            uncompressed: payload.metadata.uncompressed_size.unwrap_or_default(),
-            batch: payload.metadata.num_messages_in_batch,
-            payload: payload.data,
-        }
-    }
-
     pub(super) fn bytes(&self) -> usize {
         self.payload.len() + OVERHEAD
     }

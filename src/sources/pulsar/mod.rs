@@ -18,7 +18,7 @@
 //! - **Outages.** A broker that is silent is asked whether it is there, and left after some seconds; everything that
 //!   depends on the connection is opened anew, after a pause that grows to two seconds, for ever.
 //!
-//! The wire format is that of the `pulsar` crate, the client is not: see `connection.rs`.
+//! The protocol is that of the `pulsar` crate, the client is not: see `connection.rs` and `wire.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +53,7 @@ mod permits;
 mod reader;
 mod tls;
 mod trouble;
+mod wire;
 
 /// How long [`probe`] may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
