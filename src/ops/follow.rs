@@ -31,7 +31,7 @@ use crate::milvus::position::MsgPosition;
 use crate::milvus::tso::Tso;
 use crate::pipeline::StartAt;
 use crate::sources::Start;
-use crate::sources::catalog::{CatalogUpdate, Observed, applied_after, difference};
+use crate::sources::catalog::{CatalogUpdate, DropTimes, Observed, applied_after, difference};
 
 /// The streams that leave the operator, and what wakes it.
 pub type Outputs<'scope> =
@@ -67,20 +67,19 @@ pub fn follow<'scope>(
             let mut events_out = events_out.activate();
             while let Ok(update) = updates.try_recv() {
                 shared.directory.set_ignored(Arc::clone(&update.ignored));
-                let first = !follow.begun;
-                let News { upto, due, mut channels, mut events } = match follow.update(&update) {
-                    Ok(news) => news,
-                    Err(error) => {
-                        shared.fail(error);
-                        return;
-                    }
-                };
-                if first {
-                    let opened = channels.iter().filter_map(|event| match event {
-                        ChannelEvent::Open { channel, .. } => Some(channel.clone()),
-                        ChannelEvent::Retire { .. } => None,
-                    });
-                    shared.progress.starts_with(opened.collect(), due);
+                let News { upto, begins, given_up, mut channels, mut events, .. } =
+                    match follow.update(&update) {
+                        Ok(news) => news,
+                        Err(error) => {
+                            shared.fail(error);
+                            return;
+                        }
+                    };
+                if let Some((channels, due)) = begins {
+                    shared.progress.starts_with(channels, due);
+                }
+                for channel in given_up {
+                    shared.progress.head_passed(&channel, upto);
                 }
                 if !channels.is_empty() {
                     channels_out.session(&channels_cap).give_container(&mut channels);
@@ -105,6 +104,11 @@ pub struct News {
     pub upto: Tso,
     /// The frontier by which all steps are released.
     pub due: Tso,
+    /// With the first update: the channels that the pipeline starts with, and the frontier by which everything is done
+    /// that the catalog had come to by then.
+    pub begins: Option<(BTreeSet<PChannel>, Tso)>,
+    /// Channels out of those that will not be read after all: their collections were dropped before.
+    pub given_up: Vec<PChannel>,
     /// For `read`.
     pub channels: Vec<ChannelEvent>,
     /// For `order`.
@@ -134,6 +138,9 @@ pub struct Follow {
     settled: bool,
     positions: BTreeMap<PChannel, Position>,
     open: BTreeSet<PChannel>,
+    /// Channels that the pipeline starts with and that are not open yet, since their collections are later than what the
+    /// catalog is known to be complete up to.
+    awaited: BTreeSet<PChannel>,
 }
 
 impl Follow {
@@ -150,6 +157,7 @@ impl Follow {
             settled: false,
             positions: checkpoint.positions.clone(),
             open: BTreeSet::new(),
+            awaited: BTreeSet::new(),
         }
     }
 
@@ -182,8 +190,15 @@ impl Follow {
             let dropped = update.drop_times.collections.values().chain(update.drop_times.partitions.values());
             self.upto = dropped.copied().fold(latest(&self.wanted).max(self.upto), Tso::max);
         }
-        if self.settled {
-            return Ok(News { upto: self.upto, due: self.upto, channels, events });
+        if self.settled && !initial {
+            return Ok(News {
+                upto: self.upto,
+                due: self.upto,
+                begins: None,
+                given_up: Vec::new(),
+                channels,
+                events,
+            });
         }
         let observed = Observed {
             wanted: &self.wanted,
@@ -212,7 +227,31 @@ impl Follow {
         if self.open.is_empty() {
             self.upto = after;
         }
-        Ok(News { upto: self.upto, due: after, channels, events })
+        let begins = initial.then(|| self.begins(&update.drop_times, after));
+        let given_up = self.given_up();
+        Ok(News { upto: self.upto, due: after, begins, given_up, channels, events })
+    }
+
+    /// What "caught up" has to wait for: also for collections that were made, and things that were dropped, later than
+    /// the frontier that the pipeline resumes from.
+    fn begins(&mut self, drop_times: &DropTimes, after: Tso) -> (BTreeSet<PChannel>, Tso) {
+        let wanted = self.wanted.collections.values().flat_map(|collection| &collection.vchannels);
+        let mut channels: BTreeSet<PChannel> = wanted.map(|vchannel| vchannel.pchannel()).collect();
+        self.awaited = channels.difference(&self.open).cloned().collect();
+        channels.extend(self.open.iter().cloned());
+        let dropped = drop_times.collections.values().chain(drop_times.partitions.values()).copied();
+        (channels, dropped.fold(latest(&self.wanted).max(after), Tso::max))
+    }
+
+    fn given_up(&mut self) -> Vec<PChannel> {
+        let open = &self.open;
+        self.awaited.retain(|channel| !open.contains(channel));
+        if self.awaited.is_empty() {
+            return Vec::new();
+        }
+        let wanted = self.wanted.collections.values().flat_map(|collection| &collection.vchannels);
+        let wanted: BTreeSet<PChannel> = wanted.map(|vchannel| vchannel.pchannel()).collect();
+        self.awaited.extract_if(.., |channel| !wanted.contains(channel)).collect()
     }
 
     /// Opens the channels of `collections` that are not open: where the last run left them, otherwise at the earliest of
@@ -244,6 +283,7 @@ impl Follow {
         for (channel, (_, start)) in starts {
             let start = self.positions.remove(&channel).map_or(start, Start::At);
             self.open.insert(channel.clone());
+            let initial = initial || self.awaited.contains(&channel);
             events.push(ChannelEvent::Open { channel, start, initial });
         }
     }
@@ -369,6 +409,31 @@ mod tests {
         assert_eq!(news.channels, [open("a", 77, true)]);
         assert!(matches!(news.events[..], [CatalogEvent::Known(_)]), "{:?}", news.events);
         assert_eq!(news.due, Tso(100), "nothing is to be waited for");
+    }
+
+    #[test]
+    fn what_was_made_while_nobody_watched_is_part_of_catching_up() {
+        let mut checkpoint = Checkpoint { frontier: Some(Tso(100)), ..Checkpoint::default() };
+        checkpoint.applied.collections.insert(CollectionId(1), collection(1, 10, &["a"]));
+        checkpoint.positions.insert(PChannel("a".into()), Position(vec![77]));
+        let mut follow = Follow::new(&checkpoint, Entry::default());
+        let (old, new) = (collection(1, 10, &["a"]), collection(2, 150, &["b", "c"]));
+        let news = follow.update(&update(None, &[old.clone(), new.clone()])).unwrap();
+        assert_eq!(news.channels, [open("a", 77, true)], "the catalog is known to be complete up to 100");
+        let (channels, due) = news.begins.unwrap();
+        assert_eq!(channels, ["a", "b", "c"].map(|name| PChannel(name.into())).into());
+        assert_eq!(due, Tso(150), "its creation has to be applied too");
+        let mut dropped = Follow::new(&checkpoint, Entry::default());
+        dropped.update(&update(None, &[old.clone(), new.clone()])).unwrap();
+        let news = follow.update(&update(Some(160), &[old.clone(), new])).unwrap();
+        assert_eq!(news.channels, [open("b", 150, true), open("c", 150, true)]);
+        assert_eq!(news.given_up, []);
+        let news = dropped.update(&update(Some(160), &[old])).unwrap();
+        assert_eq!(
+            news.given_up,
+            ["b", "c"].map(|name| PChannel(name.into())),
+            "nobody has to wait for them"
+        );
     }
 
     #[test]
