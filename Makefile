@@ -11,7 +11,6 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/migrans
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export MIGRANS_TESTBED ?= $(CACHE)/testbed
 PYTHON := $(MIGRANS_TESTBED)/venv/bin/python
-PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: help install build lint demo test test-rust test-e2e bench clean
@@ -23,7 +22,7 @@ install:
 	@testbed/install.sh
 
 build: install
-	cargo build --release --all-targets
+	cargo build --release --bins --tests
 
 lint: install
 	cargo fmt --check
@@ -41,11 +40,12 @@ test-rust: build
 	cargo test --release
 
 test-e2e: build
-	$(PYTEST) tests/e2e $(if $(MQ),--mq $(MQ)) $(E2E_ARGS)
+	$(PYTHON) tests/e2e/side_by_side.py $(if $(MQ),--mq $(MQ)) $(E2E_ARGS)
 
 bench: build
 	cargo bench
 	$(PYTHON) -m benches.e2e $(BENCH_ARGS)
+	$(PYTHON) -m benches.queues $(QUEUE_BENCH_ARGS)
 
 clean:
 	rm -rf "$(CARGO_TARGET_DIR)"

@@ -27,7 +27,9 @@ _SCALAR = {BOOL: "bool_data", INT8: "int_data", INT16: "int_data", INT32: "int_d
 _NUMPY = {BOOL: np.bool_, INT8: np.int32, INT16: np.int32, INT32: np.int32, INT64: np.int64, FLOAT: np.float32, DOUBLE: np.float64}
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
             ("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+            ("grpc.max_reconnect_backoff_ms", 500),
+            # In spite of its name, what one attempt may take: on a busy machine a handshake needs more than a moment.
+            ("grpc.min_reconnect_backoff_ms", 5000)]
 
 
 class Refused(Exception):

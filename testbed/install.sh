@@ -136,7 +136,8 @@ jars() {
     rm -rf "$folder.new"
     mkdir -p "$folder.new" "$home/empty"
     MIGRANS_EMPTY_REPOSITORY=$home/empty mvn -q -B "$settings" "$here/maven/settings.xml" -f "$here/maven/$1.xml" \
-        dependency:copy-dependencies -DoutputDirectory="$folder.new/libs" -DincludeScope=runtime
+        org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies \
+        -DoutputDirectory="$folder.new/libs" -DincludeScope=runtime
     rm -rf "$folder"
     mv "$folder.new" "$folder"
 }

@@ -196,11 +196,26 @@ class Kafka(Server):
         [future] = admin.delete_records([TopicPartition(topic, 0, before)]).values()
         return future.result(10).low_watermark
 
-    def produce(self, topic: str, value: bytes, key: bytes | None = None, headers: dict[str, bytes] | None = None) -> int:
-        """Writes one message; returns its offset."""
+    def messages(self, topic: str) -> list[bytes]:
+        """All messages of a topic."""
+        from confluent_kafka import Consumer, TopicPartition
+
+        first, end = self.offsets(topic)[topic]
+        consumer = Consumer({**self.client_config(), "group.id": "testbed", "enable.auto.commit": False})
+        try:
+            consumer.assign([TopicPartition(topic, 0, first)])
+            found = []
+            while len(found) < end - first:
+                found += [m.value() for m in consumer.consume(1000, timeout=1) if not m.error()]
+            return found
+        finally:
+            consumer.close()
+
+    def produce(self, topic: str, value: bytes, key: bytes | None = None, headers: dict[str, bytes] | None = None, **config) -> int:
+        """Writes one message, with further settings of the producer's; returns its offset."""
         from confluent_kafka import Producer
 
-        producer, done = Producer(self.client_config()), []
+        producer, done = Producer({**self.client_config(), "message.max.bytes": MESSAGE_BYTES, **config}), []
         producer.produce(topic, value, key, partition=0, headers=headers, on_delivery=lambda error, message: done.append((error, message)))
         producer.flush(10)
         if not done or done[0][0]:

@@ -83,11 +83,15 @@ _handed_out: set[int] = set()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, below the range from which the kernel picks the local end of outgoing connections."""
+    """Ports nobody listens on, below the range from which the kernel picks the local end of outgoing connections.
+
+    A port is free until its server listens, so who starts servers side by side with us takes others: MIGRANS_PORTS.
+    """
     found: list[int] = []
     rng = random.SystemRandom()
+    first, end = map(int, os.environ.get("MIGRANS_PORTS", "15000-32000").split("-"))
     while len(found) < count:
-        port = rng.randrange(15000, 32000)
+        port = rng.randrange(first, end)
         if port in _handed_out:
             continue
         try:

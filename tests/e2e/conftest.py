@@ -48,17 +48,17 @@ def pytest_collection_modifyitems(config, items):
     """Leaves out the queues that are not wanted, and puts the tests of each of the others together."""
     wanted = config.getoption("--mq").split(",")
 
-    def queue(item) -> str:
-        return item.callspec.params.get("mq", wanted[0]) if hasattr(item, "callspec") else wanted[0]
-
-    def left_out(item) -> bool:
+    queues: dict[pytest.Item, str] = {}
+    for item in items:
         only = item.get_closest_marker("only")
         assert only is None or only.kwargs.get("reason"), f"{item.name}: why only {only.args}?"
-        return queue(item) not in wanted or (only is not None and queue(item) not in only.args)
-    out = [i for i in items if left_out(i)]
-    if out:
-        config.hook.pytest_deselected(items=out)
-    items[:] = sorted((i for i in items if i not in set(out)), key=lambda i: wanted.index(queue(i)))
+        allowed = [q for q in wanted if only is None or q in only.args]
+        if hasattr(item, "callspec") and "mq" in item.callspec.params:
+            allowed = [q for q in allowed if q == item.callspec.params["mq"]]
+        if allowed:
+            queues[item] = allowed[0]  # a test with servers of its own runs along with the first that it allows
+    config.hook.pytest_deselected(items=[i for i in items if i not in queues])
+    items[:] = sorted(queues, key=lambda i: wanted.index(queues[i]))
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ import time
 
 import pytest
 from conftest import rows_at, until, wait_for_rows
+from pymilvus.grpc_gen import common_pb2, msg_pb2, schema_pb2
 
 from testbed import plain
+from testbed.client import encode_column
 
 with_broker = pytest.mark.only("kafka", "pulsar", reason="a topic of RocksMQ is no more than the beginning of a key, and one of its store is tested "
                                "with bad input")
@@ -157,3 +159,48 @@ def test_topic_is_gone(own_source):
         migrans.expect(1, 1)
         assert topic in migrans.said()
     assert rows_at(scene.target, t.name) == 100
+
+
+def _is_insert(message: bytes) -> bool:
+    return msg_pb2.TimeTickMsg.FromString(message).base.msg_type == common_pb2.Insert
+
+
+@pytest.mark.only("kafka", reason="only on Kafka can messages be that large: Pulsar and Milvus' own queue end at 5 MiB")
+def test_messages_of_16_mib(scene):
+    """The largest that the broker takes, compressed and not. Milvus itself writes none above 10 MB, so this one is ours; the
+    source takes it in like its own."""
+    t = scene.table("t", plain(dim=1024)).create(load=True)
+    t.insert(5)
+    description = t.client.describe(t.name)
+    fields = {f.name: f.fieldID for f in description.schema.fields}
+    [topic] = description.physical_channel_names
+    # A message like the one that Milvus wrote, for the same segment.
+    written = [msg_pb2.InsertRequest.FromString(m) for m in scene.mq.messages(topic) if _is_insert(m)]
+    [written] = [m for m in written if m.collectionID == description.collectionID]
+    for number, codec in enumerate(("none", "zstd")):
+        rows = 3900
+        keys = t.new_keys(rows)
+        # Later than the ticks that are on their way.
+        ts = (int(time.time() * 1000) + 3000 << 18) + number
+        request = msg_pb2.InsertRequest()
+        request.CopyFrom(written)
+        for repeated in ("timestamps", "rowIDs", "fields_data"):
+            request.ClearField(repeated)
+        request.base.msgID = ts
+        request.timestamps.extend([ts] * rows)
+        request.rowIDs.extend(range(ts, ts + rows))
+        request.num_rows = rows
+        for field, values in t.columns(keys):
+            data = schema_pb2.FieldData.FromString(encode_column(field, values))
+            data.field_id = fields[field.name]
+            request.fields_data.append(data)
+        message = request.SerializeToString()
+        assert 15 << 20 < len(message) < 16 << 20, len(message)
+        scene.mq.produce(topic, message, **{"compression.type": codec})
+        t.live["_default"] += keys
+    time.sleep(4)
+    migrans = scene.migrans(settings={"delivery.memory": "32MiB", "delivery.batch": "8MiB"})
+    lines = migrans.tail("--count", "--json")
+    assert str(rows * 2 + 5) in lines, lines
+    migrans.run_until_caught_up()
+    assert scene.compare()[t.full_name].target_rows == 2 * rows + 5
