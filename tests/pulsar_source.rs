@@ -1,6 +1,6 @@
 //! The Pulsar source against a real broker: set MIGRANS_TEST_PULSAR to its `host:port` and MIGRANS_TEST_PULSAR_ADMIN to
 //! its admin URL, e.g. `http://127.0.0.1:8080/admin/v2`. The broker must keep what is acknowledged, look every second for
-//! what it need not keep, and make topics of any name that is asked for.
+//! what it need not keep, begin a new ledger after 200 entries, and make topics of any name that is asked for.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
@@ -129,21 +129,18 @@ fn being_sent_away_loses_nothing_and_doubles_nothing() {
 #[test]
 fn a_ledger_that_is_deleted_while_it_is_read_is_noticed() {
     let Some(lab) = lab("deleted") else { return };
-    let mut writer = lab.writer(None, false);
-    // Far more than what is prefetched, in several ledgers.
-    for round in 0..15 {
-        writer.inserts(round * 10..(round + 1) * 10, 1 << 20);
-        if round % 5 == 4 {
-            lab.unload();
-        }
-    }
+    // Far more than what the budget and the inbox have room for, in three ledgers, the first of which is half read.
+    lab.writer(None, false).inserts(0..450, 256 << 10);
+    let ledgers = lab.ledgers();
+    assert!(ledgers.len() >= 3, "{ledgers:?}");
     let source = lab.source();
     let mut reading = open(&source, &lab.topic, Start::Earliest);
     reading.keep = Some(Vec::new());
-    reading.read_for(Duration::from_secs(3));
-    assert!((30..120).contains(&reading.ids.len()), "stopped by the budget: {}", reading.ids.len());
-    lab.trim();
-    writer.inserts([1000], 100);
+    reading.read_until_waiting_for_memory(&lab);
+    assert!((100..300).contains(&reading.ids.len()), "{}", reading.ids.len());
+    lab.retention(0);
+    until("the ledgers to be deleted", || lab.ledgers().len() == 1);
+    lab.retention(-1);
     reading.keep = None;
     let error = reading.read_until(|r| r.failed.is_some()).failed.take().unwrap();
     assert_eq!(error.kind(), Kind::Gap, "{error}");
@@ -161,13 +158,7 @@ fn without_credit_reading_stops_and_goes_on() {
     let source = lab.source();
     let mut reading = open(&source, &lab.topic, Start::Earliest);
     reading.keep = Some(Vec::new());
-    let waiting = || lab.channels.now(&lab.credits)[0].waiting.as_ref().map(|(what, _)| what.to_string());
-    let began = Instant::now();
-    while waiting().as_deref() != Some("the memory budget") {
-        assert!(began.elapsed() < SOON, "{:?}, read {:?}", waiting(), reading.ids);
-        reading.read_for(Duration::from_millis(200));
-    }
-    reading.read_for(Duration::from_millis(500));
+    reading.read_until_waiting_for_memory(&lab);
     assert!(lab.credits.held() <= lab.credits.budget(), "{}", lab.credits.held());
     assert!((10..=16).contains(&reading.ids.len()), "{:?}", reading.ids);
     reading.keep = None;
@@ -265,11 +256,7 @@ fn a_durable_subscription_follows_and_goes() {
     // The seventh message is needed, and the ledger with it, whatever the retention.
     let ledger = *lab.ledgers().last().unwrap();
     lab.unload();
-    lab.admin(
-        "POST",
-        "namespaces/public/default/retention",
-        "{\"retentionTimeInMinutes\":0,\"retentionSizeInMB\":0}",
-    );
+    lab.retention(0);
     writer.inserts(10..20, 100);
     reading.read_until(|r| r.ids.len() == 20);
     std::thread::sleep(Duration::from_secs(3));
@@ -280,11 +267,7 @@ fn a_durable_subscription_follows_and_goes() {
         source.release(&BTreeMap::from([(lab.topic.clone(), reading.positions[&15].clone())]));
         !lab.ledgers().contains(&ledger)
     });
-    lab.admin(
-        "POST",
-        "namespaces/public/default/retention",
-        "{\"retentionTimeInMinutes\":-1,\"retentionSizeInMB\":-1}",
-    );
+    lab.retention(-1);
     let has_it = || lab.about_topic("subscriptions").to_string().contains(&name);
     assert!(has_it());
     source.close(&lab.topic);

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.only("pulsar", reason="the others have nothing of the k
 
 @pytest.mark.limit(400)
 def test_the_source_against_a_real_broker():
-    with Pulsar("lab-pulsar") as broker:
+    with Pulsar("lab-pulsar", small_ledgers=200) as broker:
         env = {**os.environ, "MIGRANS_TEST_PULSAR": broker.address, "MIGRANS_TEST_PULSAR_ADMIN": broker.admin_url}
         run = subprocess.run(["cargo", "test", "--release", "--test", "pulsar_source"], env=env, text=True,
                              capture_output=True, cwd=Path(__file__).parents[2], timeout=380, stdin=subprocess.DEVNULL)

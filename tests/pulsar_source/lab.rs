@@ -146,13 +146,15 @@ impl Lab {
     pub fn trim(&self) {
         let old = self.ledgers();
         self.unload();
-        let retention = |value: i32| {
-            let body = format!("{{\"retentionTimeInMinutes\":{value},\"retentionSizeInMB\":{value}}}");
-            self.admin("POST", "namespaces/public/default/retention", &body);
-        };
-        retention(0);
+        self.retention(0);
         until("the ledgers to be deleted", || self.ledgers().iter().all(|ledger| !old.contains(ledger)));
-        retention(-1);
+        self.retention(-1);
+    }
+
+    /// What the namespace keeps of what all subscriptions have acknowledged: 0 nothing, -1 everything.
+    pub fn retention(&self, value: i32) {
+        let body = format!("{{\"retentionTimeInMinutes\":{value},\"retentionSizeInMB\":{value}}}");
+        self.admin("POST", "namespaces/public/default/retention", &body);
     }
 }
 
@@ -247,6 +249,17 @@ impl Reading {
             );
         }
         self
+    }
+
+    /// Takes what comes until the budget is full.
+    pub fn read_until_waiting_for_memory(&mut self, lab: &Lab) {
+        let waiting = || lab.channels.now(&lab.credits)[0].waiting.as_ref().map(|(what, _)| what.to_string());
+        let began = Instant::now();
+        while waiting().as_deref() != Some("the memory budget") {
+            assert!(began.elapsed() < SOON, "{:?}, read {:?}", waiting(), self.ids);
+            self.read_for(Duration::from_millis(200));
+        }
+        self.read_for(Duration::from_millis(500));
     }
 
     /// Takes what comes in this time.

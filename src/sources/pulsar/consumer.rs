@@ -35,7 +35,7 @@ const EARLIEST: MessageIdData = MessageIdData {
 pub(super) enum Begin {
     /// With the first entry that is there.
     Earliest,
-    /// With this entry, if it is there.
+    /// With this entry or the one before it, if they are there.
     With(Entry),
     /// With the first entry that was published within this time, or later, by the producers' and the broker's clock.
     Ago(Duration),

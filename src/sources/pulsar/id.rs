@@ -35,8 +35,10 @@ impl Entry {
             .then_some(Entry { ledger: id.ledger_id, entry: id.entry_id })
     }
 
-    /// The place before this one, after which reading begins with this one. Before the first entry of a ledger that
-    /// is "entry -1", which brokers take.
+    /// The place before this one. Before the first entry of a ledger that is "entry -1", which brokers take.
+    ///
+    /// Reading that begins here brings this entry for certain, at most after the one before it: a broker begins with the id
+    /// that is asked for (2.11.0 does), or with what follows it, as a subscription's mark-delete position has it.
     pub(super) fn before(self) -> MessageIdData {
         MessageIdData {
             ledger_id: self.ledger,
