@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -46,7 +47,9 @@ def own_client(pair: Pair, mq: str, topics: list[str]) -> float:
     libs = home() / mq / "libs"
     run = subprocess.run(["java", "-cp", f"{libs}/*", Path(__file__).parent / READERS[mq], address, *topics],
                          capture_output=True, text=True, timeout=600, check=True, stdin=subprocess.DEVNULL)
-    size, seconds = run.stdout.split()[-2:]
+    # Clients log to standard output too.
+    [result] = re.findall(r"^(\d+) ([\d.]+)$", run.stdout, re.M)
+    size, seconds = result
     return int(size) / float(seconds) / 1e6
 
 

@@ -25,7 +25,7 @@ use crate::milvus::tso::Tso;
 use crate::ops::apply::Apply;
 use crate::ops::apply::lanes::Limits;
 use crate::ops::follow::Entry;
-use crate::pipeline::{Pipeline, StartAt, TargetConfig};
+use crate::pipeline::{MqConfig, Pipeline, StartAt, TargetConfig};
 use crate::sinks;
 use crate::sources::catalog::CatalogSource;
 use crate::sources::{self, Context};
@@ -115,7 +115,7 @@ pub fn run(
         }
     );
 
-    let credits = Credits::new(pipeline.delivery.memory);
+    let credits = Credits::new(budget(pipeline));
     let channels = Arc::new(Channels::default());
     let progress = Arc::new(Progress::new(began_at));
     let failure = Failure::default();
@@ -190,6 +190,16 @@ pub fn run(
         return Err(error);
     }
     Ok(Summary { status: status(), elapsed: started.elapsed() })
+}
+
+/// The bytes that the dataflow may hold. What a broker's client has read ahead is not counted there, so a quarter is left
+/// for that.
+fn budget(pipeline: &Pipeline) -> u64 {
+    let memory = pipeline.delivery.memory;
+    match pipeline.source.mq {
+        MqConfig::Rocksmq(_) => memory,
+        MqConfig::Kafka(_) | MqConfig::Pulsar(_) => memory - memory / 4,
+    }
 }
 
 /// Makes the beginning of a pipeline that starts at a time its frontier: what is not later is not to be applied, which

@@ -484,7 +484,8 @@ pub static DELIVERY_MEMORY: Key = Key {
     shape: Shape::Size("16MiB", "1TiB"),
     default: Default::Value("256MiB"),
     meaning: "The budget for changes in flight: read from the queue, but not yet durable on the target. Reading \
-              pauses when it is used up. The process takes this and a constant. At least twice `batch`.",
+              pauses when it is used up. The process takes this and a constant. With Kafka and Pulsar, a quarter of it is for \
+              what their clients have read ahead. At least twice `batch`.",
     example: "\"1GiB\"",
 };
 /// `max_lag` in `[delivery]`

@@ -41,7 +41,8 @@ def test_a_backlog_does_not_fill_the_memory(scene):
     assert paused, f"it never held anything: peak {peak:.0f} MiB"
     assert report["rows"]["inserted"] + report["rows"]["upserted"] >= 90_000
     memory = report["memory"]
-    assert memory["budget"] == 48 << 20
+    # A broker's client reads ahead by itself: a quarter is left for that.
+    assert memory["budget"] == (36 if scene.mq else 48) << 20
     # One tick of each channel may come on top when nothing else can move.
     assert memory["peak"] < 96 << 20, memory
     assert peak < 220, f"{peak:.0f} MiB resident with a budget of 48 MiB"

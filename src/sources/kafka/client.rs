@@ -13,8 +13,8 @@ use crate::pipeline::KafkaConfig;
 
 /// What holds unless the pipeline file says otherwise in `[source.mq.options]`.
 const DEFAULTS: [(&str, &str); 11] = [
-    // Per topic, since each has a queue of its own.
-    ("queued.max.messages.kbytes", "2048"),
+    // Per topic, since each has a queue of its own. With less than a message or two in it, fetching stops and starts.
+    ("queued.max.messages.kbytes", "4096"),
     ("fetch.message.max.bytes", "2097152"),
     // Milvus allows itself messages of that size.
     ("message.max.bytes", "16777216"),
