@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use rocksdb::{DB, IteratorMode, Options, WriteBatch, WriteOptions};
@@ -64,10 +64,10 @@ impl Checkpoint {
         if self.clean { Tso::ZERO } else { self.sent_high.get(vchannel).copied().unwrap_or(Tso::ZERO) }
     }
 
-    /// How long to wait until no call of the last run can still take effect.
-    pub fn calls_over_in(&self) -> Duration {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        if self.clean { Duration::ZERO } else { Duration::from_millis(self.calls_until).saturating_sub(now) }
+    /// How long to wait, at this time in Unix milliseconds, until no call of the last run can still take effect.
+    pub fn calls_over_in(&self, unix_now: u64) -> Duration {
+        let left = self.calls_until.saturating_sub(unix_now);
+        if self.clean { Duration::ZERO } else { Duration::from_millis(left) }
     }
 }
 
