@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::milvus::catalog::{Catalog, CollectionId, Ddl};
 use crate::milvus::channel::{PChannel, Position, VChannel};
@@ -36,10 +36,10 @@ impl Checkpoint {
         if self.clean { Tso::ZERO } else { self.sent_high.get(vchannel).copied().unwrap_or(Tso::ZERO) }
     }
 
-    /// How long to wait until no call of the last run can still take effect.
-    pub fn calls_over_in(&self) -> Duration {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        if self.clean { Duration::ZERO } else { Duration::from_millis(self.calls_until).saturating_sub(now) }
+    /// How long to wait, at this time in Unix milliseconds, until no call of the last run can still take effect.
+    pub fn calls_over_in(&self, unix_now: u64) -> Duration {
+        let left = self.calls_until.saturating_sub(unix_now);
+        if self.clean { Duration::ZERO } else { Duration::from_millis(left) }
     }
 }
 
