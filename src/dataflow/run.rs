@@ -19,6 +19,7 @@ use super::failure::Failure;
 use super::graph::{Ends, build};
 use super::progress::{Now, Progress};
 use super::shared::Shared;
+use super::world::{RealWorld, World};
 use crate::check;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::tso::Tso;
@@ -115,6 +116,7 @@ pub fn run(
         }
     );
 
+    let world: Arc<dyn World> = Arc::new(RealWorld(runtime.handle().clone()));
     let credits = Credits::new(budget(pipeline));
     let channels = Arc::new(Channels::default());
     let progress = Arc::new(Progress::new(began_at));
@@ -127,18 +129,19 @@ pub fn run(
         credits: Arc::clone(&credits),
         channels: Arc::clone(&channels),
         progress: Arc::clone(&progress),
+        world: Arc::clone(&world),
         failure: failure.clone(),
         stop: Arc::clone(stop),
         ended: Arc::clone(&ended),
         apply: Apply {
             sink,
-            runtime: runtime.handle().clone(),
             writer: writer.clone(),
             checkpoint,
             adopt,
             limits: Limits {
                 max_calls: pipeline.delivery.max_calls,
                 call_deadline: pipeline.delivery.call_deadline,
+                seed: world.seed(),
             },
         },
         updates,
@@ -236,6 +239,7 @@ struct Worker {
     credits: Arc<Credits>,
     channels: Arc<Channels>,
     progress: Arc<Progress>,
+    world: Arc<dyn World>,
     failure: Failure,
     stop: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
@@ -261,6 +265,7 @@ impl Worker {
                 Arc::clone(&self.channels),
                 Arc::clone(&self.progress),
                 directory,
+                Arc::clone(&self.world),
                 self.failure.clone(),
                 Arc::clone(&self.stop),
                 saturated_bytes,
