@@ -11,6 +11,7 @@ pub mod etcd;
 pub mod logging;
 pub mod milvus;
 pub mod ops;
+pub mod ownership;
 pub mod pipeline;
 pub mod progress;
 pub mod sinks;

@@ -1,6 +1,5 @@
 //! How a process becomes the owner: whoever creates the key is it, all others watch it and try again when it is gone.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,9 +10,8 @@ use tokio::runtime::Runtime;
 use super::fence::{self, Fence};
 use super::line::{Keys, Line};
 use super::term::{self, Term};
-use super::{Owner, Standing};
-use crate::dataflow::checkpoint::records::{self, Records};
-use crate::dataflow::checkpoint::{self};
+use super::{Owner, Standing, replica};
+use crate::dataflow::checkpoint::{self, Records, records};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{OwnershipConfig, Pipeline};
 
@@ -52,6 +50,8 @@ struct Claimed {
     owner: Owner,
     lease: i64,
     ttl: Duration,
+    /// The lease lasts from then at least.
+    granted: Duration,
     /// How long calls of others may be alive from now on, unless the checkpoint says that there are none; `None` for
     /// the first owner ever.
     settle: Option<Duration>,
@@ -91,27 +91,21 @@ impl Candidate {
     /// second meanwhile.
     ///
     /// # Errors
-    /// `Unavailable` if the etcd can't be reached at the beginning (later it is waited for), `Denied`, and `Checkpoint`
-    /// if the checkpoint there is of another definition of the pipeline.
+    /// `Denied`, and `Checkpoint` for keys of another program. For an etcd that can't be reached it waits.
     pub fn stand_by(
         mut self,
         pipeline: &Pipeline,
         stop: &AtomicBool,
         mut observe: impl FnMut(Standing),
     ) -> Result<Option<Term>> {
-        let mut reached = false;
         let mut said: Option<(Option<Owner>, Instant)> = None;
         let mut out = Outage::default();
         while !stop.load(Ordering::Acquire) {
             let attempt = self.runtime.block_on(attempt(&mut self.line, &self.keys, &self.config));
             match attempt {
-                Ok(Attempt::Ours(claimed)) => return self.take(claimed).map(Some),
+                Ok(Attempt::Ours(claimed)) => return Ok(Some(self.take(claimed))),
                 Ok(Attempt::Taken(owner, revision)) => {
                     out.is_over();
-                    if !reached {
-                        self.check_definition(pipeline)?;
-                        reached = true;
-                    }
                     if said.as_ref().is_none_or(|(to, at)| *to != owner || at.elapsed() > REMINDER) {
                         match &owner {
                             Some(owner) => tracing::info!("standing by: {owner}, owns {}", pipeline.name),
@@ -121,7 +115,7 @@ impl Candidate {
                     }
                     self.wait(revision, stop, || observe(Standing::By(owner.clone())));
                 }
-                Err(error) if error.kind() == Kind::Unavailable && reached => {
+                Err(error) if error.kind() == Kind::Unavailable => {
                     out.tell(&error);
                     observe(Standing::By(None));
                     std::thread::sleep(LOOK);
@@ -130,6 +124,23 @@ impl Candidate {
             }
         }
         Ok(None)
+    }
+
+    /// Takes the ownership at once.
+    ///
+    /// # Errors
+    /// `Ownership` if another process has it.
+    pub fn claim(mut self, pipeline: &Pipeline) -> Result<Term> {
+        self.check_definition(pipeline)?;
+        match self.runtime.block_on(attempt(&mut self.line, &self.keys, &self.config))? {
+            Attempt::Ours(claimed) => Ok(self.take(claimed)),
+            Attempt::Taken(owner, _) => {
+                let who = owner.map_or_else(|| "another process".to_owned(), |owner| owner.to_string());
+                let message = format!("{who}, owns the pipeline {}", pipeline.name);
+                Err(Error::new(Kind::Ownership, message)
+                    .hint("stop it, and all that stand by, then try again"))
+            }
+        }
     }
 
     /// Waits until the owner's key may be gone, as it was at `revision`.
@@ -146,8 +157,12 @@ impl Candidate {
         }
     }
 
-    /// A standby of another definition would find out only when it is needed.
-    fn check_definition(&mut self, pipeline: &Pipeline) -> Result<()> {
+    /// Whether the checkpoint that is there, if one is, is that of `pipeline` as its file defines it. (A standby would
+    /// find out only when it is needed.)
+    ///
+    /// # Errors
+    /// `Checkpoint` if it is not; `Unavailable`, `Denied`.
+    pub fn check_definition(&mut self, pipeline: &Pipeline) -> Result<()> {
         let key = format!("{}{}", self.keys.records(), records::PIPELINE);
         let (found, _) = self.runtime.block_on(self.line.one(&key))?;
         let Some(kv) = found else { return Ok(()) };
@@ -156,7 +171,7 @@ impl Candidate {
         checkpoint::check_owner(&records, pipeline).map_err(|error| error.context(place))
     }
 
-    fn take(self, claimed: Claimed) -> Result<Term> {
+    fn take(self, claimed: Claimed) -> Term {
         let Candidate { config, keys, line, fence, runtime } = self;
         if claimed.ttl > config.ttl {
             tracing::warn!(
@@ -164,17 +179,22 @@ impl Candidate {
                 claimed.ttl
             );
         }
-        let Claimed { epoch, owner, lease, ttl, settle } = claimed;
+        let Claimed { epoch, owner, lease, ttl, granted, settle } = claimed;
         tracing::info!(epoch, "owner of the pipeline since {}", owner.since);
         let settle = settle.map(|settle| (Instant::now(), settle));
-        Ok(Term::begin(term::Beginning { keys, line, fence, runtime, epoch, owner, lease, ttl, settle }))
+        Term::begin(term::Beginning { keys, line, fence, runtime, epoch, owner, lease, ttl, granted, settle })
     }
 }
 
 /// How much longer than the ownership is known to last a call may be alive; the rest of `settle` is for what the network
 /// holds up.
-pub fn tail(config: &OwnershipConfig) -> Duration {
+fn tail(config: &OwnershipConfig) -> Duration {
     config.settle / 2
+}
+
+/// The longest that a call may take.
+pub fn longest_call(config: &OwnershipConfig) -> Duration {
+    config.ttl + tail(config)
 }
 
 /// How to speak of the checkpoint in the etcd.
@@ -201,7 +221,7 @@ async fn attempt(line: &mut Line, keys: &Keys, config: &OwnershipConfig) -> Resu
             Some(Duration::from_millis(legacy.settle_ms))
         }
     };
-    let sent = fence::now();
+    let granted = fence::now();
     let (lease, ttl) = line.grant(config.ttl).await?;
     let me = Owner::this();
     // If this owner dies while it waits for the calls of the one before, the next has to wait for those too.
@@ -227,7 +247,7 @@ async fn attempt(line: &mut Line, keys: &Keys, config: &OwnershipConfig) -> Resu
     let response = loop {
         match line.txn(claim.clone()).await {
             // Whether it was carried out is not known: another time tells, as long as the lease lasts.
-            Err(error) if error.kind() == Kind::Unavailable && fence::now() < sent + ttl => {
+            Err(error) if error.kind() == Kind::Unavailable && fence::now() < granted + ttl => {
                 tokio::time::sleep(LOOK).await;
             }
             answer => break answer?,
@@ -235,7 +255,7 @@ async fn attempt(line: &mut Line, keys: &Keys, config: &OwnershipConfig) -> Resu
     };
     let revision = response.header().map_or(0, |header| header.revision());
     if response.succeeded() {
-        return Ok(Attempt::Ours(Claimed { epoch: revision, owner: me, lease, ttl, settle }));
+        return Ok(Attempt::Ours(Claimed { epoch: revision, owner: me, lease, ttl, granted, settle }));
     }
     let found = response.op_responses().into_iter().find_map(|response| match response {
         TxnOpResponse::Get(mut get) => get.take_kvs().pop(),
@@ -244,7 +264,7 @@ async fn attempt(line: &mut Line, keys: &Keys, config: &OwnershipConfig) -> Resu
     match found {
         Some(kv) if kv.lease() == lease => {
             let epoch = kv.create_revision();
-            Ok(Attempt::Ours(Claimed { epoch, owner: me, lease, ttl, settle }))
+            Ok(Attempt::Ours(Claimed { epoch, owner: me, lease, ttl, granted, settle }))
         }
         other => {
             // It ends by itself as well.
@@ -255,53 +275,23 @@ async fn attempt(line: &mut Line, keys: &Keys, config: &OwnershipConfig) -> Resu
     }
 }
 
-/// Takes away everything that `pipeline` has in the etcd, as its owner. Returns what was removed.
-///
-/// # Errors
-/// `Ownership` if another process owns the pipeline.
-pub fn remove(pipeline: &Pipeline) -> Result<Option<String>> {
-    let Some(mut candidate) = Candidate::new(pipeline)? else { return Ok(None) };
-    candidate.check_definition(pipeline)?;
-    let attempt = candidate.runtime.block_on(attempt(
-        &mut candidate.line,
-        &candidate.keys,
-        &candidate.config,
-    ))?;
-    match attempt {
-        Attempt::Taken(owner, _) => {
-            let who = owner.map_or_else(String::new, |owner| format!(": {owner}"));
-            let message = format!("another process owns the pipeline {}{who}", pipeline.name);
-            Err(Error::new(Kind::Ownership, message).hint("stop it, and all that stand by, then try again"))
-        }
-        Attempt::Ours(claimed) => {
-            let (line, keys) = (&mut candidate.line, &candidate.keys);
-            let removed = format!("keys below {} in the ownership's etcd at {}", keys.all(), line.describe());
-            let cleared = candidate.runtime.block_on(line.clear(keys.all()));
-            let revoked = candidate.runtime.block_on(line.revoke(claimed.lease));
-            cleared?;
-            revoked?;
-            // The keys of the election itself were made just now.
-            Ok(claimed.settle.map(|_| removed))
-        }
-    }
-}
-
-/// Who owns `pipeline`, if it has `[ownership]`, in words.
+/// What the etcd says about `pipeline`, if it has `[ownership]`: who owns it, in words, and the checkpoint's records.
+/// Changes nothing.
 ///
 /// # Errors
 /// As [`Candidate::stand_by`].
-pub fn describe(pipeline: &Pipeline) -> Result<Option<String>> {
+pub fn look(pipeline: &Pipeline) -> Result<Option<(String, Records)>> {
     let Some(mut candidate) = Candidate::new(pipeline)? else { return Ok(None) };
     candidate.check_definition(pipeline)?;
-    let (found, _) = candidate.runtime.block_on(candidate.line.one(&candidate.keys.owner()))?;
-    let at = format!("by etcd at {}", candidate.line.describe());
-    Ok(Some(match found {
-        None => format!("nobody's, {at}"),
-        Some(kv) => match serde_json::from_slice::<Owner>(kv.value()) {
-            Ok(owner) => format!("{owner}, {at}"),
-            Err(_) => format!("another process, {at}"),
-        },
-    }))
+    let Candidate { line, keys, runtime, .. } = &mut candidate;
+    let (found, _) = runtime.block_on(line.one(&keys.owner()))?;
+    let who = match found.map(|kv| serde_json::from_slice::<Owner>(kv.value())) {
+        None => "nobody owns it".to_owned(),
+        Some(Ok(owner)) => owner.to_string(),
+        Some(Err(_)) => "another process owns it".to_owned(),
+    };
+    let records = runtime.block_on(replica::records(line, keys))?;
+    Ok(Some((format!("{who}; by etcd at {}, {}", line.describe(), keys.all()), records)))
 }
 
 /// Says that the etcd is away, and that it is back, but not all the time.
@@ -332,4 +322,3 @@ impl Outage {
         self.said = None;
     }
 }
-

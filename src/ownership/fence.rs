@@ -65,7 +65,7 @@ impl Fence {
             held => Some(held.max(until)),
         };
         // An error says that it is lost, and that is that.
-        drop(guarded.until.fetch_update(Ordering::AcqRel, Ordering::Acquire, later));
+        let _ = guarded.until.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
     }
 
     /// The ownership has ended.
@@ -83,8 +83,14 @@ impl Fence {
     /// How long a call may take that is sent at this moment and is wanted to take `wanted` at most.
     pub fn longest_call(&self, wanted: Duration) -> Result<Duration, Closed> {
         let left = self.left(now())?;
-        let tail = self.0.as_ref().map_or(Duration::ZERO, |guarded| guarded.tail);
+        let tail = self.tail().unwrap_or_default();
         Ok(left.map_or(wanted, |left| wanted.min(left + tail)))
+    }
+
+    /// How much longer than the ownership is known to last a call may be alive; `None` without a limit. As long again
+    /// the network may hold up what was sent.
+    pub fn tail(&self) -> Option<Duration> {
+        self.0.as_ref().map(|guarded| guarded.tail)
     }
 
     /// How long it stays open as far as is known; `None` without a limit.
@@ -119,7 +125,11 @@ mod tests {
         assert_eq!(fence.left(start + SECOND), Ok(Some(2 * SECOND)));
         assert_eq!(fence.left(start + 3 * SECOND), Err(Closed));
         fence.keep(start + SECOND);
-        assert_eq!(fence.left(start + 2 * SECOND), Ok(Some(SECOND)), "an old answer brings the end no nearer");
+        assert_eq!(
+            fence.left(start + 2 * SECOND),
+            Ok(Some(SECOND)),
+            "an old answer brings the end no nearer"
+        );
         fence.keep(start + 9 * SECOND);
         assert_eq!(fence.left(start + 8 * SECOND), Ok(Some(SECOND)), "after an outage it opens again");
     }

@@ -7,10 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 pub mod election;
-pub mod fence;
-pub mod line;
-pub mod replica;
-pub mod term;
+mod fence;
+mod line;
+mod replica;
+mod term;
 #[cfg(test)]
 mod tests;
 

@@ -30,6 +30,8 @@ pub struct Beginning {
     pub owner: Owner,
     pub lease: i64,
     pub ttl: Duration,
+    /// The lease lasts from then at least, by the clock of the fence.
+    pub granted: Duration,
     /// Since when, and for how long from then on, calls of an owner before may be alive.
     pub settle: Option<(Instant, Duration)>,
 }
@@ -72,7 +74,8 @@ enum Lost {
 impl Term {
     /// Begins to give signs of life.
     pub fn begin(beginning: Beginning) -> Term {
-        let Beginning { keys, line, fence, runtime, epoch, owner, lease, ttl, settle } = beginning;
+        let Beginning { keys, line, fence, runtime, epoch, owner, lease, ttl, granted, settle } = beginning;
+        fence.keep(granted + usable(ttl));
         let state = Mutex::default();
         let shared = Arc::new(Shared { keys, epoch, fence, state, closing: AtomicBool::new(false) });
         let heart = runtime.spawn(live(Arc::clone(&shared), line.another(), lease, ttl));
@@ -119,6 +122,21 @@ impl Term {
     /// The run is about to end: from now on the checkpoint does not wait for an etcd that does not answer.
     pub fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
+    }
+
+    /// Takes away everything that the pipeline has in the etcd, and lets go of it. Returns what was removed; `None` if
+    /// there was nothing but what this process has made.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`.
+    pub fn remove(mut self) -> Result<Option<String>> {
+        let keys = self.shared.keys.clone();
+        let removed = self.runtime.block_on(self.line.clear(keys.all()))?;
+        let place =
+            format!("the keys below {} in the ownership's etcd at {}", keys.all(), self.line.describe());
+        let existed = self.settle.is_some() && removed > 0;
+        self.release();
+        Ok(existed.then_some(place))
     }
 
     /// Lets go of the ownership at once. Nothing that was sent may be alive any more.
@@ -183,17 +201,21 @@ impl Shared {
     }
 }
 
+/// How much of a lease counts.
+fn usable(ttl: Duration) -> Duration {
+    ttl - ttl / UNUSED
+}
+
 /// Gives signs of life until one is answered with the end.
 async fn live(shared: Arc<Shared>, mut line: Line, lease: i64, ttl: Duration) {
     let interval = ttl / 3;
-    let usable = ttl - ttl / UNUSED;
     let mut out = Outage::default();
     loop {
         // The lease lasts from when the server hears of it, which is later than this.
         let sent = fence::now();
         match line.beat(lease).await {
             Ok(Beat::Alive) => {
-                shared.fence.keep(sent + usable);
+                shared.fence.keep(sent + usable(ttl));
                 shared.lock(|state| state.trouble = None);
                 out.is_over();
                 tokio::time::sleep((sent + interval).saturating_sub(fence::now())).await;

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pipeline::Pipeline;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Owner {
+pub struct Owner {
     name: String,
     identity: String,
 }
@@ -25,12 +25,7 @@ pub fn beginning(pipeline: &Pipeline) -> Result<Vec<RecordChange>> {
 ///
 /// Errors: `Checkpoint`, with what is different.
 pub fn check(records: &Records, pipeline: &Pipeline) -> Result<()> {
-    let owner: Owner = records::get(records, PIPELINE)?.unwrap_or_default();
-    if owner.name != pipeline.name {
-        let message = format!("it belongs to the pipeline {:?}, not to {:?}", owner.name, pipeline.name);
-        return Err(Error::new(Kind::Checkpoint, message)
-            .hint("set state_dir in the pipeline file to a folder of its own"));
-    }
+    let owner = check_name(records, pipeline)?;
     if owner.identity != pipeline.fingerprint() {
         let differences = pipeline.differences_from(&owner.identity).join("; ");
         let message = format!("it was made for another source, selection or target: {differences}");
@@ -38,4 +33,17 @@ pub fn check(records: &Records, pipeline: &Pipeline) -> Result<()> {
             .hint("undo that change in the pipeline file, or start afresh with another name and state_dir"));
     }
     Ok(())
+}
+
+/// Whether `records` are those of a pipeline of this name.
+///
+/// Errors: `Checkpoint`.
+pub fn check_name(records: &Records, pipeline: &Pipeline) -> Result<Owner> {
+    let owner: Owner = records::get(records, PIPELINE)?.unwrap_or_default();
+    if owner.name != pipeline.name {
+        let message = format!("it belongs to the pipeline {:?}, not to {:?}", owner.name, pipeline.name);
+        return Err(Error::new(Kind::Checkpoint, message)
+            .hint("set state_dir in the pipeline file to a folder of its own"));
+    }
+    Ok(owner)
 }

@@ -22,10 +22,13 @@ pub const FORMAT: u32 = 2;
 
 /// The keys without an id.
 pub const FORMAT_KEY: &str = "format";
-pub(super) const PIPELINE: &str = "pipeline";
+/// Whose records they are.
+pub const PIPELINE: &str = "pipeline";
+/// The fencing epoch of the run that wrote the records, where the truth is in an etcd and this is a copy of it.
+pub const EPOCH: &str = "epoch";
 const FRONTIER: &str = "frontier";
 const CALLS_UNTIL: &str = "calls_until";
-const CLEAN: &str = "clean";
+pub(super) const CLEAN: &str = "clean";
 const SEAL: &str = "seal";
 /// What stands before an id.
 const POSITION: &str = "position/";
@@ -173,7 +176,7 @@ fn check_format(stored: &[u8]) -> Result<()> {
 }
 
 fn is_known(key: &str) -> bool {
-    [FORMAT_KEY, PIPELINE, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
+    [FORMAT_KEY, PIPELINE, EPOCH, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
         || [POSITION, SENT_HIGH, INTENT, ADOPTED, DATABASE, COLLECTION]
             .iter()
             .any(|prefix| key.strip_prefix(prefix).is_some_and(|id| !id.is_empty()))
