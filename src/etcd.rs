@@ -268,6 +268,9 @@ fn with_root(text: String, error: &dyn StdError) -> String {
 }
 
 #[cfg(test)]
+pub mod testing;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use tonic::Status;

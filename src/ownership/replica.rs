@@ -43,6 +43,9 @@ pub struct Replica {
     records: Records,
     /// The records that have more than one value.
     long: BTreeSet<String>,
+    /// How many transactions there are still to be, for tests.
+    #[cfg(test)]
+    left: Option<usize>,
 }
 
 /// A record as it is to be.
@@ -64,7 +67,16 @@ struct Journal {
 /// Reads what is there, and makes it whole.
 pub(super) async fn open(shared: Arc<Shared>, line: Line, handle: Handle) -> Result<(Replica, Records)> {
     let (records, long) = (Records::new(), BTreeSet::new());
-    let mut replica = Replica { handle, shared, line, commit: 0, records, long };
+    let mut replica = Replica {
+        handle,
+        shared,
+        line,
+        commit: 0,
+        records,
+        long,
+        #[cfg(test)]
+        left: None,
+    };
     let keys = replica.shared.keys.clone();
     let (commit, _) = replica.line.one(&keys.commit()).await?;
     replica.commit = number(commit.as_ref()).ok_or_else(|| foreign(&keys.commit()))?;
@@ -188,6 +200,12 @@ impl Replica {
     async fn step(&mut self, mut ops: Vec<TxnOp>) -> Result<()> {
         let (owner, commit) = (self.shared.keys.owner(), self.shared.keys.commit());
         let next = self.commit + 1;
+        #[cfg(test)]
+        match &mut self.left {
+            Some(0) => return Err(Error::new(Kind::Unavailable, "cut short by a test")),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         ops.push(TxnOp::put(commit.as_str(), next.to_string(), None));
         let txn = Txn::new()
             .when([
@@ -229,6 +247,14 @@ impl Replica {
         out.is_over();
         self.commit = next;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Replica {
+    /// Dies after so many more transactions.
+    pub fn fail_after(&mut self, transactions: usize) {
+        self.left = Some(transactions);
     }
 }
 
