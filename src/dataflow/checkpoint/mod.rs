@@ -27,7 +27,7 @@ pub use self::owner::check as check_owner;
 pub use self::records::{RecordChange, Records, Seal};
 pub use self::state::{Checkpoint, Update};
 pub use self::store::{Store, destroy};
-pub use self::writer::{Storage, Writer};
+pub use self::writer::{Serving, Storage, Writer};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::Pipeline;
 
