@@ -9,6 +9,8 @@
 //! |---|---|
 //! | `format` | version of this layout |
 //! | `pipeline` | whose state this is: the pipeline's name and what it must not change |
+//! | `source` | which cluster the source is, and the highest revision of its etcd that was seen |
+//! | `began` | where the pipeline began, unless with everything: what is not later was never to be copied |
 //! | `frontier` | F: every change with ts ≤ F is on the target |
 //! | `position/<pchannel>` | where to read from to see everything with ts > F |
 //! | `sent_high/<vchannel>` | the highest ts that any call sent so far may carry |
@@ -25,6 +27,7 @@
 use std::path::Path;
 
 pub use self::records::{RecordChange, Records};
+pub use self::source::Source;
 pub use self::state::{Checkpoint, Update};
 pub use self::store::{Store, destroy};
 pub use self::writer::{Storage, Writer};
@@ -32,6 +35,7 @@ use crate::error::Result;
 use crate::pipeline::Pipeline;
 
 mod owner;
+mod source;
 pub mod records;
 mod state;
 mod store;
