@@ -70,7 +70,8 @@ pub fn commit<'scope>(
             shared.set_committing(frontier);
             let released = shared.released();
             // What the source had come to first: the frontier must not be later than that.
-            let updates = source().into_iter().chain([Update::Frontier(frontier, positions.clone())]).collect();
+            let updates =
+                source().into_iter().chain([Update::Frontier(frontier, positions.clone())]).collect();
             writer.submit(updates, move |result| match result {
                 Ok(()) => {
                     *released.lock().unwrap_or_else(PoisonError::into_inner) = Some(positions);

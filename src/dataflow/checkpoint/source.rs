@@ -49,7 +49,8 @@ impl Checkpoint {
             ));
         }
         let frontier = self.frontier.filter(|frontier| Some(*frontier) != self.began);
-        let went_back = if known.etcd == now.etcd && now.revision < known.revision {
+        let lower = known.etcd == now.etcd && now.revision < known.revision;
+        let went_back = if lower {
             Some(format!("its etcd is at revision {}, and was at {} before", now.revision, known.revision))
         } else {
             match (standing.reserved, frontier) {
@@ -60,7 +61,7 @@ impl Checkpoint {
             }
         };
         if let Some(how) = went_back {
-            let again = frontier.map_or_else(String::new, |frontier| {
+            let again = frontier.filter(|_| lower).map_or_else(String::new, |frontier| {
                 format!(
                     "; if its metadata was only moved and nothing is missing, migrans checkpoint rewind --to {} goes \
                      on with it",
@@ -126,13 +127,17 @@ mod tests {
 
     #[test]
     fn a_source_that_went_back_is_refused() {
-        for (standing, what) in [
-            (Standing { revision: 89, ..NOW }, "is at revision 89, and was at 90"),
-            (Standing { reserved: Some(Tso(499)), etcd: 2, ..NOW }, "no timestamp after 499"),
+        for (standing, what, way_out) in [
+            (Standing { revision: 89, ..NOW }, "is at revision 89, and was at 90", "rewind --to 500"),
+            (
+                Standing { reserved: Some(Tso(499)), etcd: 2, ..NOW },
+                "no timestamp after 499",
+                "checkpoint reset",
+            ),
         ] {
             let error = checkpoint().recognise(&standing).unwrap_err();
             assert!(error.message().contains("went back") && error.message().contains(what), "{error}");
-            assert!(error.hint_text().unwrap().contains("rewind --to 500"), "{error:?}");
+            assert!(error.hint_text().unwrap().contains(way_out), "{error:?}");
         }
         let begun = Checkpoint { began: Some(Tso(500)), ..checkpoint() };
         begun.recognise(&Standing { reserved: Some(Tso(499)), ..NOW }).unwrap();

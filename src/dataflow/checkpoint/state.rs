@@ -41,6 +41,11 @@ impl Checkpoint {
         if self.clean { Tso::ZERO } else { self.sent_high.get(vchannel).copied().unwrap_or(Tso::ZERO) }
     }
 
+    /// Whether anything has come of the pipeline yet.
+    pub fn has_begun(&self) -> bool {
+        self.frontier.is_some() || !self.applied.collections.is_empty() || !self.intents.is_empty()
+    }
+
     /// How long to wait, at this time in Unix milliseconds, until no call of the last run can still take effect.
     pub fn calls_over_in(&self, unix_now: u64) -> Duration {
         let left = self.calls_until.saturating_sub(unix_now);
