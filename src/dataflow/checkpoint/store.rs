@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rocksdb::{DB, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{DB, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions};
 
 use super::records::{RecordChange, Records};
 use super::writer::Storage;
@@ -32,13 +32,11 @@ impl Store {
                 .hint("set state_dir in the pipeline file to a folder that can be written to")
                 .caused_by(cause)
         })?;
-        let mut options = Options::default();
+        let mut options = options();
         options.create_if_missing(true);
         options.set_keep_log_file_num(2);
         options.set_max_total_wal_size(16 << 20);
         options.set_write_buffer_size(4 << 20);
-        // A log file that is missing must not look like an earlier state.
-        options.set_track_and_verify_wals_in_manifest(true);
         let db = DB::open(&options, folder).map_err(|cause| open_error(folder, cause))?;
         Ok(Store { db, folder: folder.to_owned() })
     }
@@ -50,7 +48,7 @@ impl Store {
         let mut tries = 1;
         loop {
             // Files that were there a moment ago may be gone when they are opened: whoever writes has replaced them.
-            match DB::open_for_read_only(&Options::default(), folder, false) {
+            match DB::open_for_read_only(&options(), folder, false) {
                 Ok(db) => return Store { db, folder: folder.to_owned() }.records(),
                 Err(_) if tries < LOOKS => tries += 1,
                 Err(cause) => return Err(open_error(folder, cause)),
@@ -120,6 +118,15 @@ pub fn destroy(folder: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// What is damaged or missing in the log must not look like an earlier state: of that, more may have been sent to the target
+/// than it says. Only its last write may be cut off, which nobody relies on yet.
+fn options() -> Options {
+    let mut options = Options::default();
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options
 }
 
 /// Whether `error` says that another process has the folder open.

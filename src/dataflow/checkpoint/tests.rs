@@ -334,6 +334,40 @@ fn a_damaged_file_of_the_store_is_no_folder_in_use() {
 }
 
 #[test]
+fn a_damaged_log_does_not_look_like_an_earlier_state() {
+    let (folder, records) = full();
+    let log = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .max_by_key(|path| std::fs::metadata(path).unwrap().len())
+        .unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let whole: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        for path in &whole {
+            std::fs::copy(path, copy.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let log = copy.path().join(log.file_name().unwrap());
+        let mut bytes = std::fs::read(&log).unwrap();
+        change(&mut bytes);
+        std::fs::write(&log, bytes).unwrap();
+        Store::look(copy.path())
+    };
+    assert_eq!(with(&|_| {}).unwrap(), records);
+    let error = with(&|bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    })
+    .unwrap_err();
+    assert!(error.message().contains("is damaged"), "{error:?}");
+    // The last write never ended: nobody was told that it did.
+    let cut = with(&|bytes| drop(bytes.split_off(bytes.len() - 3))).unwrap();
+    assert!(cut != records && (cut.is_empty() || records::check(&cut).is_ok()), "{cut:?}");
+}
+
+#[test]
 fn it_is_shown_to_people_and_programs() {
     let (_folder, records) = full();
     let pipeline = pipeline("orders", "there");
