@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -143,7 +143,7 @@ async fn connect(pipeline: &Pipeline, fence: Fence) -> Result<Connected> {
 }
 
 /// The checkpoint as the owner before left it.
-fn take_over(pipeline: &Pipeline, store: Store, term: &Term) -> Result<(Writer, Checkpoint)> {
+pub fn take_over(pipeline: &Pipeline, store: Store, term: &Term) -> Result<(Writer, Checkpoint)> {
     let (replica, found) = term.replica()?;
     let (writer, mut checkpoint) =
         checkpoint::open_shared(store, Box::new(replica), found, pipeline, term.epoch(), &term.place())?;
@@ -193,6 +193,7 @@ impl Run<'_> {
     fn prepare(&self, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
         let Run { pipeline, runtime, ends: Connected { sink, source }, .. } = self;
         let first = checkpoint.frontier.is_none();
+        let recognised = checkpoint.recognise(&runtime.block_on(source.standing())?)?;
         let read = runtime.block_on(source.read())?.catalog;
         let adopt = adopts(pipeline);
         let mut obstacles = runtime.block_on(check::obstacles(&**sink, &read, checkpoint, adopt))?;
@@ -202,6 +203,10 @@ impl Run<'_> {
         if let Some(error) = check::as_error(obstacles) {
             return Err(error);
         }
+        if let Update::Source(source) = recognised {
+            checkpoint.source = Some(source);
+        }
+        writer.write(vec![recognised])?;
         begin(pipeline, writer, checkpoint)?;
         let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
         tracing::info!(
@@ -260,6 +265,7 @@ impl Run<'_> {
             updates,
             ticks: ticks_in,
             ceiling: if let Until::Time(tso) = until { tso } else { Tso::MAX },
+            seen: catalog.seen(),
         };
         let (wake_in, wake) = crossbeam_channel::bounded::<Result<SyncActivator>>(1);
         let thread = thread::Builder::new()
@@ -328,17 +334,24 @@ fn budget(pipeline: &Pipeline) -> u64 {
 }
 
 /// Makes the beginning of a pipeline that starts at a time its frontier: what is not later is not to be applied, which
-/// is what a frontier says.
+/// is what a frontier says. With a beginning for single channels, the latest of these is what nobody may go back behind.
 fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
-    let start = match pipeline.source.start {
-        StartAt::Latest => Tso::now(),
-        StartAt::After(tso) => tso,
-        StartAt::Collection | StartAt::Earliest => return Ok(()),
-    };
-    if checkpoint.frontier.is_none() {
-        writer.write(vec![Update::Frontier(start, BTreeMap::new())])?;
-        checkpoint.frontier = Some(start);
+    if checkpoint.frontier.is_some() {
+        return Ok(());
     }
+    let start = match pipeline.source.start {
+        StartAt::Latest => Some(Tso::now()),
+        StartAt::After(tso) => Some(tso),
+        StartAt::Collection | StartAt::Earliest => None,
+    };
+    let positions = pipeline.source.positions.values().map(|position| position.time);
+    let began = positions.chain(start).max();
+    let mut updates: Vec<Update> = began.into_iter().map(Update::Began).collect();
+    updates.extend(start.map(|start| Update::Frontier(start, BTreeMap::new())));
+    if !updates.is_empty() {
+        writer.write(updates)?;
+    }
+    (checkpoint.began, checkpoint.frontier) = (began, start);
     Ok(())
 }
 
@@ -391,6 +404,7 @@ struct Worker {
     updates: crossbeam_channel::Receiver<sources::catalog::CatalogUpdate>,
     ticks: watch::Sender<Tso>,
     ceiling: Tso,
+    seen: Arc<AtomicI64>,
 }
 
 impl Worker {
@@ -440,6 +454,7 @@ impl Worker {
                     positions: self.pipeline.source.positions.clone(),
                 },
                 ceiling: self.ceiling,
+                seen: self.seen,
             };
             match build(worker, ends, &shared) {
                 Ok(wake) => built(Ok(wake)),

@@ -168,7 +168,7 @@ impl Candidate {
         let Some(kv) = found else { return Ok(()) };
         let records = Records::from([(records::PIPELINE.to_owned(), kv.value().to_vec())]);
         let place = place(&self.line, &self.keys);
-        checkpoint::check_owner(&records, pipeline).map_err(|error| error.context(place))
+        checkpoint::of_pipeline(&records, pipeline).map_err(|error| error.context(place))
     }
 
     fn take(self, claimed: Claimed) -> Term {
