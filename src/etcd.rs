@@ -268,7 +268,7 @@ fn with_root(text: String, error: &dyn StdError) -> String {
 }
 
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ import time
 import pytest
 from conftest import rows_at, until, wait_for_key
 
-from testbed import Etcd, Workload, all_types, plain
+from testbed import Etcd, TcpProxy, Workload, all_types, plain
 
 pytestmark = pytest.mark.only("rocksmq", reason="nothing in it depends on where the messages come from")
 TTL, SETTLE = 3, 4  # the defaults, in seconds
@@ -89,6 +89,7 @@ def test_the_owner_is_killed_under_load(scene, hosts):
     second = stands_by(hosts.start())
     said = second.said()
     assert f"process {first.process.pid} on" in said, said
+    until(lambda: second.report()["ownership"]["state"] == "standing by", 10, "its report says so")
     with work.start(rate=15):
         writes(scene, probe)
         time.sleep(2)
@@ -103,39 +104,46 @@ def test_the_owner_is_killed_under_load(scene, hosts):
         assert owned < TTL + 1.5
         assert wrote < PROMISED
         assert int(hosts.key("commit")) > before
-        report = until(lambda: second.report(), 10, "a report")
-        assert report["ownership"]["state"] == "owner" and report["ownership"]["epoch"] > 1
+        ownership = second.report()["ownership"]
+        assert ownership["state"] == "owner" and ownership["epoch"] > 1 and ownership["owner"] is None, ownership
     finish(scene, hosts, work, second)
 
 
 @pytest.mark.limit(240)
 def test_a_paused_owner_that_wakes_up_writes_nothing(scene, hosts):
-    """SIGSTOP in the middle of a backlog; the standby takes over and finishes it; then SIGCONT."""
+    """SIGSTOP in the middle of a backlog; the standby takes over and finishes it; then SIGCONT. Not one byte of the former
+    owner comes to the target after that."""
     t = scene.table("big", plain(dim=128), shards=2).create(load=True)
     t.bulk(60_000)
-    slow = {"delivery.memory": "64MiB", "delivery.batch": "64KiB", "delivery.max_calls": 4}
-    first = owns(hosts.start(**slow))
-    second = stands_by(hosts.start(**slow))
-    until(lambda: rows_at(scene.target, t.name) > 0, 60, "rows at the target", every=0.01)
-    first.process.signal(signal.SIGSTOP)
-    stopped_at = rows_at(scene.target, t.name)
-    died = time.monotonic()
-    until(lambda: "owner of the pipeline since" in second.said(), 20, "the takeover", every=0.01)
-    until(lambda: rows_at(scene.target, t.name) > stopped_at, 30, "the standby writes", every=0.05)
-    print(f"paused at {stopped_at} rows; the next one writes after {time.monotonic() - died:.2f} s")
-    t.upsert(500, fresh=0)
-    t.delete(300)
-    writes(scene, t, timeout=90)
-    scene.compare()
-    rows = first.report()["rows"]
-    first.process.signal(signal.SIGCONT)
-    assert first.wait(15) == 1
-    said = first.said()
-    assert "no longer owns the pipeline" in said and f"process {second.process.pid} on" in said, said
-    assert first.report()["rows"] == rows, "the report of the paused one counts rows that came after it woke up"
-    second.assert_alive()
-    scene.compare()
-    scene.settle(second)
+    with TcpProxy(scene.target.port) as proxy:
+        slow = {"delivery.memory": "64MiB", "delivery.batch": "64KiB", "delivery.max_calls": 4, "target.uri": f"http://{proxy.address}"}
+        first = owns(hosts.start(**slow))
+        ours = proxy.accepted
+        second = stands_by(hosts.start(**slow))
+        until(lambda: rows_at(scene.target, t.name) > 0, 60, "rows at the target", every=0.01)
+        first.process.signal(signal.SIGSTOP)
+        paused = time.monotonic()
+        until(lambda: "owner of the pipeline since" in second.said(), 20, "the takeover", every=0.01)
+        owned = time.monotonic() - paused
+        others = sum(proxy.taken[ours:])
+        until(lambda: sum(proxy.taken[ours:]) > others + 50_000, 30, "the standby writes", every=0.01)
+        wrote = time.monotonic() - paused
+        print(f"SIGSTOP: the next one is the owner after {owned:.2f} s and writes after {wrote:.2f} s (promised {PROMISED:.0f} s)")
+        assert wrote < PROMISED
+        t.upsert(500, fresh=0)
+        t.delete(300)
+        writes(scene, t, timeout=90)
+        scene.compare()
+        before, accepted = sum(proxy.taken[:ours]), proxy.accepted
+        first.process.signal(signal.SIGCONT)
+        assert first.wait(15) == 1
+        said = first.said()
+        assert "no longer owns the pipeline" in said and f"process {second.process.pid} on" in said, said
+        sent = sum(proxy.taken[:ours]) - before + sum(proxy.taken[accepted:])
+        assert sent == 0, f"{sent} bytes came from it after it woke up"
+        second.assert_alive()
+        scene.compare()
+        scene.settle(second)
 
 
 @pytest.mark.limit(240)
@@ -179,7 +187,7 @@ def test_five_takeovers_in_a_row(scene, hosts):
             died = time.monotonic()
             owner = owns(standby)
             took.append(time.monotonic() - died)
-            epochs.append(until(lambda: owner.report(), 10, "a report")["ownership"]["epoch"])
+            epochs.append(until(lambda: owner.report()["ownership"]["epoch"], 20, "an epoch in its report"))
         writes(scene, probe)
     print("owner after", ", ".join(f"{t:.2f} s" for t in took), "with epochs", epochs)
     assert epochs == sorted(set(epochs)) and max(took) < TTL + 1.5
