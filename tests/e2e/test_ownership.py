@@ -115,7 +115,7 @@ def test_a_paused_owner_that_wakes_up_writes_nothing(scene, hosts):
     owner comes to the target after that."""
     t = scene.table("big", plain(dim=128), shards=2).create(load=True)
     t.bulk(60_000)
-    with TcpProxy(scene.target.port) as proxy:
+    with TcpProxy(scene.target.ports["proxy"]) as proxy:
         slow = {"delivery.memory": "64MiB", "delivery.batch": "64KiB", "delivery.max_calls": 4, "target.uri": f"http://{proxy.address}"}
         first = owns(hosts.start(**slow))
         ours = proxy.accepted
