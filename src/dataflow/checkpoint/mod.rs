@@ -32,7 +32,7 @@ pub use self::show::Shown;
 pub use self::source::{Source, moment};
 pub use self::state::{Checkpoint, Update};
 pub use self::store::{Store, destroy, is_in_use};
-pub use self::writer::{Storage, Writer};
+pub use self::writer::{Serving, Storage, Writer};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::Pipeline;
 
