@@ -335,7 +335,13 @@ fn a_damaged_file_of_the_store_is_no_folder_in_use() {
 
 #[test]
 fn a_damaged_log_does_not_look_like_an_earlier_state() {
-    let (folder, records) = full();
+    let (folder, _) = full();
+    let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+    for ts in 41..60 {
+        writer.write(vec![Update::Frontier(Tso(ts), BTreeMap::new())]).unwrap();
+    }
+    drop(writer);
+    let records = look(folder.path()).unwrap();
     let log = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
