@@ -368,6 +368,7 @@ impl Simulation {
             },
             delivery: self.delivery.clone(),
             entry: Entry::default(),
+            seen: Arc::default(),
             ceiling: Tso::MAX,
         };
         let wake = build(worker, ends, &shared).map_err(in_words)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,6 +92,7 @@ pub fn run(
     let select = pipeline.select.clone();
     let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name));
     let catalog = runtime.block_on(source)?.resume(checkpoint.applied.clone());
+    let recognised = checkpoint.recognise(&runtime.block_on(catalog.standing())?)?;
     let read = runtime.block_on(catalog.read())?.catalog;
     let adopt = matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt);
     let mut obstacles = runtime.block_on(check::obstacles(&*sink, &read, &checkpoint, adopt))?;
@@ -101,6 +102,10 @@ pub fn run(
     if let Some(error) = check::as_error(obstacles) {
         return Err(error);
     }
+    if let Update::Source(source) = recognised {
+        checkpoint.source = Some(source);
+    }
+    writer.write(vec![recognised])?;
     begin(pipeline, &writer, &mut checkpoint)?;
     let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
     tracing::info!(
@@ -147,6 +152,7 @@ pub fn run(
         updates,
         ticks: ticks_in,
         ceiling: if let Until::Time(tso) = until { tso } else { Tso::MAX },
+        seen: catalog.seen(),
     };
     let (wake_in, wake) = crossbeam_channel::bounded::<Result<SyncActivator>>(1);
     let thread = thread::Builder::new()
@@ -206,17 +212,24 @@ fn budget(pipeline: &Pipeline) -> u64 {
 }
 
 /// Makes the beginning of a pipeline that starts at a time its frontier: what is not later is not to be applied, which
-/// is what a frontier says.
+/// is what a frontier says. With a beginning for single channels, the latest of these is what nobody may go back behind.
 fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
-    let start = match pipeline.source.start {
-        StartAt::Latest => Tso::now(),
-        StartAt::After(tso) => tso,
-        StartAt::Collection | StartAt::Earliest => return Ok(()),
-    };
-    if checkpoint.frontier.is_none() {
-        writer.write(vec![Update::Frontier(start, BTreeMap::new())])?;
-        checkpoint.frontier = Some(start);
+    if checkpoint.frontier.is_some() {
+        return Ok(());
     }
+    let start = match pipeline.source.start {
+        StartAt::Latest => Some(Tso::now()),
+        StartAt::After(tso) => Some(tso),
+        StartAt::Collection | StartAt::Earliest => None,
+    };
+    let positions = pipeline.source.positions.values().map(|position| position.time);
+    let began = positions.chain(start).max();
+    let mut updates: Vec<Update> = began.into_iter().map(Update::Began).collect();
+    updates.extend(start.map(|start| Update::Frontier(start, BTreeMap::new())));
+    if !updates.is_empty() {
+        writer.write(updates)?;
+    }
+    (checkpoint.began, checkpoint.frontier) = (began, start);
     Ok(())
 }
 
@@ -247,6 +260,7 @@ struct Worker {
     updates: crossbeam_channel::Receiver<sources::catalog::CatalogUpdate>,
     ticks: watch::Sender<Tso>,
     ceiling: Tso,
+    seen: Arc<AtomicI64>,
 }
 
 impl Worker {
@@ -296,6 +310,7 @@ impl Worker {
                     positions: self.pipeline.source.positions.clone(),
                 },
                 ceiling: self.ceiling,
+                seen: self.seen,
             };
             match build(worker, ends, &shared) {
                 Ok(wake) => built(Ok(wake)),

@@ -48,7 +48,8 @@ impl World for RealWorld {
     }
 
     fn sleep(&self, time: Duration) -> Task {
-        Box::pin(tokio::time::sleep(time))
+        // The timer is made where it is awaited: operators have no runtime around them.
+        Box::pin(async move { tokio::time::sleep(time).await })
     }
 
     fn seed(&self) -> u64 {

@@ -23,13 +23,15 @@ use crate::milvus::tso::Tso;
 /// Marks kept per channel before every second one is forgotten: an older mark only means reading more again.
 const MARKS: usize = 4096;
 
-/// Builds the operator. `floor` and `positions` are what the last run left.
+/// Builds the operator. `floor` and `positions` are what the last run left. `source` tells what is to be recorded of the
+/// source, if there is anything new.
 pub fn commit<'scope>(
     applied: Stream<'scope, Tso, Vec<()>>,
     marks: Stream<'scope, Tso, Vec<Mark>>,
     floor: Tso,
     positions: BTreeMap<PChannel, Position>,
     writer: Writer,
+    mut source: impl FnMut() -> Option<Update> + 'static,
     interval: Duration,
     shared: Rc<Shared>,
 ) {
@@ -67,7 +69,10 @@ pub fn commit<'scope>(
             let failure = shared.failure();
             shared.set_committing(frontier);
             let released = shared.released();
-            writer.submit(vec![Update::Frontier(frontier, positions.clone())], move |result| match result {
+            // What the source had come to first: the frontier must not be later than that.
+            let updates =
+                source().into_iter().chain([Update::Frontier(frontier, positions.clone())]).collect();
+            writer.submit(updates, move |result| match result {
                 Ok(()) => {
                     *released.lock().unwrap_or_else(PoisonError::into_inner) = Some(positions);
                     progress.committed(frontier);

@@ -9,6 +9,8 @@
 //! |---|---|
 //! | `format` | version of this layout |
 //! | `pipeline` | whose state this is: the pipeline's name and what it must not change |
+//! | `source` | which cluster the source is, and the highest revision of its etcd that was seen |
+//! | `began` | where the pipeline began, unless with everything: what is not later was never to be copied |
 //! | `frontier` | F: every change with ts ≤ F is on the target |
 //! | `position/<pchannel>` | where to read from to see everything with ts > F |
 //! | `sent_high/<vchannel>` | the highest ts that any call sent so far may carry |
@@ -24,15 +26,22 @@
 
 use std::path::Path;
 
+pub use self::owner::{check as of_pipeline, check_name as of_pipeline_named, tell as owner};
 pub use self::records::{RecordChange, Records};
+pub use self::show::Shown;
+pub use self::source::{Source, moment};
 pub use self::state::{Checkpoint, Update};
-pub use self::store::{Store, destroy};
+pub use self::store::{Store, destroy, is_in_use};
 pub use self::writer::{Serving, Storage, Writer};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::pipeline::Pipeline;
 
+pub mod export;
 mod owner;
 pub mod records;
+mod rewind;
+mod show;
+mod source;
 mod state;
 mod store;
 #[cfg(test)]
@@ -62,4 +71,37 @@ pub fn load(store: &mut Store, pipeline: &Pipeline) -> Result<Records> {
         .and_then(|()| owner::check(&records, pipeline))
         .map_err(|error| error.context(store.describe()))?;
     Ok(records)
+}
+
+/// All records in `folder`, which are whole and of this format, whosever they are. The folder may be in use.
+///
+/// Errors: `Checkpoint` if there is no state, or it is damaged.
+pub fn look(folder: &Path) -> Result<Records> {
+    exists(folder)?;
+    let records = Store::look(folder)?;
+    records::check(&records)
+        .map_err(|error| error.context(format!("the state folder {}", folder.display())))?;
+    Ok(records)
+}
+
+/// Errors: `Checkpoint` if there is no state in `folder`.
+pub fn exists(folder: &Path) -> Result<()> {
+    if folder.join("CURRENT").exists() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Checkpoint, format!("there is no state in {}", folder.display()))
+        .hint("has the pipeline run yet? Check state_dir in the pipeline file"))
+}
+
+/// Puts `new` in the place of `old` in `store`, with `updates` on top, all at once.
+pub fn replace(store: &mut Store, old: &Records, new: &Records, updates: &[Update]) -> Result<()> {
+    let mut changes: Vec<RecordChange> = old.keys().cloned().map(RecordChange::Delete).collect();
+    changes.extend(new.iter().map(|(key, value)| RecordChange::Put(key.clone(), value.clone())));
+    let mut after = Vec::new();
+    for update in updates {
+        after.extend(update.changes()?);
+    }
+    records::Seal::of(new)?.seal(&mut after)?;
+    changes.extend(after);
+    store.write(&changes)
 }

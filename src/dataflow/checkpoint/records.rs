@@ -24,6 +24,8 @@ pub const FORMAT: u32 = 2;
 pub const FORMAT_KEY: &str = "format";
 pub(super) const PIPELINE: &str = "pipeline";
 const FRONTIER: &str = "frontier";
+const BEGAN: &str = "began";
+const SOURCE: &str = "source";
 const CALLS_UNTIL: &str = "calls_until";
 const CLEAN: &str = "clean";
 const SEAL: &str = "seal";
@@ -173,7 +175,7 @@ fn check_format(stored: &[u8]) -> Result<()> {
 }
 
 fn is_known(key: &str) -> bool {
-    [FORMAT_KEY, PIPELINE, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
+    [FORMAT_KEY, PIPELINE, SOURCE, BEGAN, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
         || [POSITION, SENT_HIGH, INTENT, ADOPTED, DATABASE, COLLECTION]
             .iter()
             .any(|prefix| key.strip_prefix(prefix).is_some_and(|id| !id.is_empty()))
@@ -255,6 +257,8 @@ impl Update {
                 changes.push(put(CALLS_UNTIL, calls_until)?);
                 changes.push(RecordChange::Delete(CLEAN.to_owned()));
             }
+            Update::Began(began) => changes.push(put(BEGAN, began)?),
+            Update::Source(source) => changes.push(put(SOURCE, source)?),
             Update::Intent(id) => changes.push(put(format!("{INTENT}{id}"), id)?),
             Update::Adopted(id) => changes.push(put(format!("{ADOPTED}{id}"), id)?),
             Update::Applied(ddl, catalog) => applied(&mut changes, ddl, catalog)?,
@@ -304,6 +308,8 @@ impl Checkpoint {
     pub fn from_records(records: &Records) -> Result<Checkpoint> {
         let mut checkpoint = Checkpoint {
             frontier: get(records, FRONTIER)?,
+            began: get(records, BEGAN)?,
+            source: get(records, SOURCE)?,
             calls_until: get(records, CALLS_UNTIL)?.unwrap_or(0),
             clean: get(records, CLEAN)?.unwrap_or(false),
             ..Checkpoint::default()
