@@ -27,7 +27,9 @@ use rocksdb::{DB, IteratorMode, Options, WriteBatch, WriteOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::unprotected;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Catalog, Collection, CollectionId, Database, Ddl};
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::tso::Tso;
@@ -87,6 +89,17 @@ pub enum Update {
     Applied(Ddl, Arc<Catalog>),
     /// Nothing is in flight and nothing will be sent.
     Clean,
+}
+
+impl Update {
+    /// The fail point between its write and the sync.
+    fn fail_point(&self) -> Option<Point> {
+        match self {
+            Update::SentHigh(..) => Some(Point::SentHighUnsynced),
+            Update::Frontier(..) => Some(Point::CommitUnsynced),
+            _ => None,
+        }
+    }
 }
 
 /// The writing half: hands updates to a thread of its own, so that no operator waits for the disk. With the last clone
@@ -243,11 +256,14 @@ impl Store {
 
     fn write<'a>(&self, updates: impl Iterator<Item = &'a Update>) -> Result<()> {
         let mut batch = WriteBatch::default();
+        let mut killed_unsynced = None;
         for update in updates {
             self.stage(&mut batch, update)?;
+            killed_unsynced =
+                killed_unsynced.or(update.fail_point().filter(|point| failpoint::is_armed(*point)));
         }
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        options.set_sync(killed_unsynced.is_none() && !unprotected::is_on());
         self.db.write_opt(batch, &options).map_err(|cause| {
             let place = self.folder.display();
             if cause.to_string().contains("No space left") {
@@ -257,7 +273,10 @@ impl Store {
                 Error::new(Kind::Checkpoint, format!("can't write to the state folder {place}: {cause}"))
                     .hint("mend the disk, then start again: nothing is lost")
             }
-        })
+        })?;
+        let Some(point) = killed_unsynced else { return Ok(()) };
+        failpoint::pass(point);
+        self.db.flush_wal(true).map_err(|cause| open_error(&self.folder, cause))
     }
 
     fn stage(&self, batch: &mut WriteBatch, update: &Update) -> Result<()> {
@@ -290,7 +309,11 @@ impl Store {
     fn load(&self, pipeline: &Pipeline) -> Result<Checkpoint> {
         let place = self.folder.display();
         match self.get::<u32>("format")? {
-            None => self.initialise(pipeline)?,
+            None => {
+                failpoint::pass(Point::StartOpened);
+                self.initialise(pipeline)?;
+                failpoint::pass(Point::StartOwned);
+            }
             Some(FORMAT) => {}
             Some(other) => {
                 return Err(Error::new(

@@ -19,8 +19,10 @@ use super::failure::Failure;
 use super::graph::{Ends, build};
 use super::progress::{Now, Progress};
 use super::shared::Shared;
+use super::unprotected;
 use crate::check;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::tso::Tso;
 use crate::ops::apply::Apply;
 use crate::ops::apply::lanes::Limits;
@@ -83,6 +85,7 @@ pub fn run(
     let started = Instant::now();
     let (writer, mut checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
     let first = checkpoint.frontier.is_none();
+    unprotected::check(!first)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
             |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
@@ -139,6 +142,7 @@ pub fn run(
             limits: Limits {
                 max_calls: pipeline.delivery.max_calls,
                 call_deadline: pipeline.delivery.call_deadline,
+                protected: !unprotected::is_on(),
             },
         },
         updates,
@@ -212,6 +216,7 @@ fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> R
     };
     if checkpoint.frontier.is_none() {
         writer.write(vec![Update::Frontier(start, BTreeMap::new())])?;
+        failpoint::pass(Point::StartBegun);
         checkpoint.frontier = Some(start);
     }
     Ok(())
@@ -227,7 +232,13 @@ fn is_reached(until: Until, now: &Now) -> bool {
 
 fn finish(runtime: Runtime, writer: &Writer, clean: bool) -> Result<()> {
     runtime.shutdown_timeout(Duration::from_millis(500));
-    if clean { writer.write(vec![Update::Clean]) } else { Ok(()) }
+    if !clean {
+        return Ok(());
+    }
+    failpoint::pass(Point::StopBefore);
+    writer.write(vec![Update::Clean])?;
+    failpoint::pass(Point::StopRecorded);
+    Ok(())
 }
 
 /// What the thread of the dataflow needs.
@@ -299,9 +310,11 @@ impl Worker {
                     built(Err(Error::new(Kind::Internal, "the graph could not be built")));
                 }
             }
+            failpoint::pass(Point::StartBuilt);
             while !shared.is_stopping() {
                 worker.step_or_park(Some(PARK));
             }
+            failpoint::pass(Point::StopBegun);
             let clean = settle(worker, &shared, &self.progress);
             for dataflow in worker.installed_dataflows() {
                 worker.drop_dataflow(dataflow);

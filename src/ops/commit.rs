@@ -17,6 +17,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use super::Mark;
 use crate::dataflow::checkpoint::{Update, Writer};
 use crate::dataflow::shared::Shared;
+use crate::failpoint::{self, Point};
 use crate::milvus::channel::{PChannel, Position};
 use crate::milvus::tso::Tso;
 
@@ -65,9 +66,11 @@ pub fn commit<'scope>(
             let progress = std::sync::Arc::clone(&shared.progress);
             let failure = shared.failure();
             shared.set_committing(frontier);
+            failpoint::pass(Point::CommitBefore);
             let released = shared.released();
             writer.submit(vec![Update::Frontier(frontier, positions.clone())], move |result| match result {
                 Ok(()) => {
+                    failpoint::pass(Point::CommitDurable);
                     *released.lock().unwrap_or_else(PoisonError::into_inner) = Some(positions);
                     progress.committed(frontier);
                 }

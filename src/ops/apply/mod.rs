@@ -24,6 +24,7 @@ use super::coalesce::SpanWork;
 use crate::dataflow::checkpoint::{Checkpoint, Update, Writer};
 use crate::dataflow::shared::Shared;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Catalog, CollectionId, Ddl};
 use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
@@ -103,11 +104,15 @@ pub fn apply<'scope>(
             let now = Instant::now();
             while let Ok(event) = events.try_recv() {
                 match event {
-                    Event::Recorded(highs, until, Ok(())) => lanes.recorded(highs, until),
+                    Event::Recorded(highs, until, Ok(())) => {
+                        lanes.recorded(highs, until);
+                        failpoint::pass(Point::SentHighRecorded);
+                    }
                     Event::Recorded(_, _, Err(error)) => shared.fail(error),
                     Event::Ended(id, result) => {
                         let outcome = lanes.ended(id, result, now);
                         if let Some(batch) = outcome.done {
+                            failpoint::pass(Point::CallAcknowledged);
                             shared.progress.applied(&batch);
                         }
                         if let Some(reason) = outcome.waiting {
@@ -142,7 +147,8 @@ pub fn apply<'scope>(
                         let notify = notify.clone();
                         let write = batch.write.clone();
                         apply.runtime.spawn(async move {
-                            let call = sink.write(&write, deadline);
+                            failpoint::pass(Point::CallBefore);
+                            let call = failpoint::meanwhile(Point::CallSent, sink.write(&write, deadline));
                             let result = match tokio::time::timeout(deadline, call).await {
                                 Ok(result) => result,
                                 Err(_) => Err(Error::new(
@@ -150,6 +156,7 @@ pub fn apply<'scope>(
                                     format!("no answer within {deadline:?} to a call for {}", write.collection.name),
                                 )),
                             };
+                            failpoint::pass(Point::CallAnswered);
                             send(&events_in, Event::Ended(id, result), &notify);
                         });
                     }
@@ -165,7 +172,9 @@ pub fn apply<'scope>(
                     Action::Record(highs, until) => {
                         let events_in = events_in.clone();
                         let notify = notify.clone();
+                        failpoint::pass(Point::SentHighBefore);
                         apply.writer.submit(vec![Update::SentHigh(highs.clone(), until)], move |result| {
+                            failpoint::pass(Point::SentHighDurable);
                             send(&events_in, Event::Recorded(highs, until, result), &notify);
                         });
                     }
@@ -173,6 +182,7 @@ pub fn apply<'scope>(
             }
             let first = lanes.first_incomplete();
             while holds.front().is_some_and(|(id, _)| *id < first) {
+                failpoint::pass(Point::SpanDone);
                 holds.pop_front();
             }
             shared.set_load(&lanes);
@@ -199,6 +209,7 @@ struct Steps {
     sink: Arc<dyn Sink>,
     writer: Writer,
     adopt: bool,
+    protected: bool,
     state: Mutex<State>,
 }
 
@@ -219,6 +230,7 @@ impl Steps {
             sink: Arc::clone(&apply.sink),
             writer: apply.writer.clone(),
             adopt: apply.adopt,
+            protected: apply.limits.protected,
             state: Mutex::new(state),
         }
     }
@@ -228,6 +240,7 @@ impl Steps {
         if !is_default {
             tracing::info!("{}", describe(ddl));
         }
+        failpoint::pass(Point::DdlBefore);
         let adopted = ddl.collection().is_some_and(|id| self.has_adopted(id));
         match ddl {
             Ddl::CreateCollection(collection) => {
@@ -237,11 +250,15 @@ impl Steps {
                 });
                 if !ours && self.sink.find(&collection.name).await? == Found::Collection {
                     check_adoption(&*self.sink, self.adopt, collection).await?;
+                    failpoint::pass(Point::AdoptBefore);
                     self.record(vec![Update::Adopted(collection.id)]).await?;
+                    failpoint::pass(Point::AdoptRecorded);
                     self.lock(|state| state.adopted.insert(collection.id));
-                } else if !ours {
+                } else if !ours && self.protected {
                     // Found there after a crash, it must be known to be ours.
+                    failpoint::pass(Point::IntentBefore);
                     self.record(vec![Update::Intent(collection.id)]).await?;
+                    failpoint::pass(Point::IntentRecorded);
                     self.lock(|state| state.intents.insert(collection.id));
                 }
                 self.sink.apply(ddl).await?;
@@ -257,7 +274,10 @@ impl Steps {
             applied_after(&mut state.applied, ddl);
             Arc::new(state.applied.clone())
         });
-        self.record(vec![Update::Applied(ddl.clone(), catalog)]).await
+        failpoint::pass(Point::DdlApplied);
+        self.record(vec![Update::Applied(ddl.clone(), catalog)]).await?;
+        failpoint::pass(Point::DdlRecorded);
+        Ok(())
     }
 
     fn has_adopted(&self, collection: CollectionId) -> bool {

@@ -14,6 +14,7 @@ use super::client::{Client, answer, request};
 use super::compare;
 use super::status::{self, Effect};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Collection, CollectionName, Database, Ddl, Index, Load};
 use crate::milvus::proto::common::{LoadState, Status};
 use crate::milvus::proto::milvus as pb;
@@ -189,6 +190,7 @@ impl Steps<'_> {
             };
             let what = format!("creating collection {name}");
             self.call(&what, self.client.rpc().create_collection(request(message, DEADLINE))).await?;
+            failpoint::pass(Point::DdlUnchecked);
         }
         let Some(described) = self.describe(name).await? else {
             return Err(Error::new(
@@ -488,6 +490,7 @@ impl Steps<'_> {
     {
         let end = Instant::now() + DEADLINE;
         let mut pause = Duration::from_millis(10);
+        failpoint::pass(Point::DdlUnchecked);
         while !is_so().await? {
             if Instant::now() >= end {
                 let message = format!("{what} at {} does not show after {DEADLINE:?}", self.client.uri());
