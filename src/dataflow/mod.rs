@@ -10,3 +10,4 @@ pub mod progress;
 pub mod run;
 pub mod shared;
 pub mod unprotected;
+pub mod world;

@@ -20,16 +20,17 @@ use super::graph::{Ends, build};
 use super::progress::{Now, Progress};
 use super::shared::Shared;
 use super::unprotected;
+use super::world::{RealWorld, World};
 use crate::check;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::{self, Point};
 use crate::milvus::tso::Tso;
-use crate::ops::apply::Apply;
 use crate::ops::apply::lanes::Limits;
+use crate::ops::apply::{Apply, describe};
 use crate::ops::follow::Entry;
 use crate::pipeline::{MqConfig, Pipeline, StartAt, TargetConfig};
-use crate::sinks;
-use crate::sources::catalog::CatalogSource;
+use crate::sinks::{self, Sink};
+use crate::sources::catalog::{CatalogSource, applied_after};
 use crate::sources::{self, Context};
 
 /// The worker looks around this often even if nothing wakes it.
@@ -91,6 +92,7 @@ pub fn run(
             |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
         )?;
     let sink = runtime.block_on(sinks::connect(&pipeline.target))?;
+    runtime.block_on(finish_steps(&*sink, &writer, &mut checkpoint))?;
     let select = pipeline.select.clone();
     let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name));
     let catalog = runtime.block_on(source)?.resume(checkpoint.applied.clone());
@@ -118,6 +120,7 @@ pub fn run(
         }
     );
 
+    let world: Arc<dyn World> = Arc::new(RealWorld(runtime.handle().clone()));
     let credits = Credits::new(budget(pipeline));
     let channels = Arc::new(Channels::default());
     let progress = Arc::new(Progress::new(began_at));
@@ -130,12 +133,12 @@ pub fn run(
         credits: Arc::clone(&credits),
         channels: Arc::clone(&channels),
         progress: Arc::clone(&progress),
+        world: Arc::clone(&world),
         failure: failure.clone(),
         stop: Arc::clone(stop),
         ended: Arc::clone(&ended),
         apply: Apply {
             sink,
-            runtime: runtime.handle().clone(),
             writer: writer.clone(),
             checkpoint,
             adopt,
@@ -143,6 +146,7 @@ pub fn run(
                 max_calls: pipeline.delivery.max_calls,
                 call_deadline: pipeline.delivery.call_deadline,
                 protected: !unprotected::is_on(),
+                seed: world.seed(),
             },
         },
         updates,
@@ -222,6 +226,18 @@ fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> R
     Ok(())
 }
 
+/// Finishes the steps of the catalog that the last run had begun.
+async fn finish_steps(sink: &dyn Sink, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
+    for ddl in std::mem::take(&mut checkpoint.intents) {
+        tracing::info!("finishing what the last run had begun: {}", describe(&ddl));
+        sink.apply(&ddl).await?;
+        failpoint::pass(Point::ResumeFinished);
+        applied_after(&mut checkpoint.applied, &ddl);
+        writer.write(vec![Update::Applied(ddl, Arc::new(checkpoint.applied.clone()))])?;
+    }
+    Ok(())
+}
+
 fn is_reached(until: Until, now: &Now) -> bool {
     match until {
         Until::Forever => false,
@@ -247,6 +263,7 @@ struct Worker {
     credits: Arc<Credits>,
     channels: Arc<Channels>,
     progress: Arc<Progress>,
+    world: Arc<dyn World>,
     failure: Failure,
     stop: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
@@ -272,6 +289,7 @@ impl Worker {
                 Arc::clone(&self.channels),
                 Arc::clone(&self.progress),
                 directory,
+                Arc::clone(&self.world),
                 self.failure.clone(),
                 Arc::clone(&self.stop),
                 saturated_bytes,

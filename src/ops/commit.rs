@@ -55,13 +55,14 @@ pub fn commit<'scope>(
                 return;
             }
             shared.progress.acknowledged(frontier);
-            let since = written_at.map_or(interval, |at| at.elapsed());
+            let now = shared.world.now();
+            let since = written_at.map_or(interval, |at| now.saturating_duration_since(at));
             if since < interval && !shared.is_stopping() {
                 activator.activate_after(interval.saturating_sub(since));
                 return;
             }
             written = frontier;
-            written_at = Some(Instant::now());
+            written_at = Some(now);
             let positions = book.positions_at(frontier);
             let progress = std::sync::Arc::clone(&shared.progress);
             let failure = shared.failure();

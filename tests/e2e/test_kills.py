@@ -218,7 +218,63 @@ def test_killed_anywhere(scene):
     print(f"{time.monotonic() - began:.0f} s")
 
 
-@pytest.mark.only("rocksmq", reason="nothing in it depends on where the messages come from")
+once = pytest.mark.only("rocksmq", reason="nothing in it depends on where the messages come from")
+
+
+def killed_at(migrans, point: str) -> None:
+    migrans.run(env={"MIGRANS_FAIL_AT": point})
+    assert migrans.wait(60) == -signal.SIGKILL, migrans.log_tail()
+
+
+@once
+@pytest.mark.parametrize("point", ["intent.recorded", "ddl.applied"])
+@pytest.mark.parametrize("what", ["collection", "partition"])
+def test_killed_in_a_drop(scene, what, point):
+    """Rows from before the drop come again, and what they belong to is gone."""
+    t, other = scene.table("t", plain()).create(), scene.table("other", plain()).create()
+    t.create_partition("p")
+    t.insert(50, "p")
+    # No commit between the rows and the drop.
+    migrans = scene.migrans(settings={"delivery.call_deadline": "1s", "delivery.checkpoint_interval": "1m"})
+    migrans.run_until_caught_up()
+    for _ in range(3):
+        t.insert(100, "p")
+        t.delete(30, "p", everywhere=False)
+        t.insert(100)
+        other.insert(10)
+    t.drop() if what == "collection" else t.drop_partition("p")
+    killed_at(migrans, point)
+    other.insert(10)
+    migrans.run_until_caught_up()
+    scene.compare()
+
+
+@once
+@pytest.mark.parametrize("again", [False, True], ids=["undone", "undone_and_done_again"])
+@pytest.mark.parametrize("what", ["collection", "partition", "index"])
+def test_killed_in_a_step_that_the_source_undoes(scene, what, again):
+    """A step is on the target, nobody has recorded that, and the source takes it back before the next start."""
+    t, other = scene.table("t", plain()), scene.table("other", plain()).create()
+    do, undo = {"collection": (t.create, t.drop),
+                "partition": (lambda: t.create_partition("p"), lambda: t.drop_partition("p")),
+                "index": (lambda: t.create_index("FLAT", "i"), lambda: t.client.drop_index(t.name, t.vector.name, "i"))}[what]
+    if what != "collection":
+        t.create()
+    migrans = scene.migrans(settings={"delivery.call_deadline": "1s"})
+    migrans.run_until_caught_up()
+    do()
+    other.insert(10)
+    killed_at(migrans, "ddl.applied")
+    undo()
+    if again:
+        do()
+        t.insert(20)
+    other.insert(10)
+    migrans.run_until_caught_up()
+    scene.compare()
+
+
+@once
 def test_an_unknown_fail_point_is_refused(scene):
     for value in ("nowhere", "call.sent:0", "call.sent:often"):
         scene.migrans().run(env={"MIGRANS_FAIL_AT": value}).expect(2, 10)

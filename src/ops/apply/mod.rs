@@ -9,15 +9,15 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use futures_util::future::{Either, select};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
-use tokio::runtime::Handle;
 
 use super::Parcel;
 use super::coalesce::SpanWork;
@@ -40,8 +40,6 @@ use lanes::{Action, CallId, Lanes, Limits};
 pub struct Apply {
     /// The target.
     pub sink: Arc<dyn Sink>,
-    /// Where calls run.
-    pub runtime: Handle,
     /// The checkpoint.
     pub writer: Writer,
     /// What it said at the start.
@@ -70,8 +68,9 @@ pub fn apply<'scope>(
         let wake = worker.sync_activator_for(info.address.to_vec());
         shared.set_apply_activator(worker.activator_for(Rc::clone(&info.address)));
         let (events_in, events) = crossbeam_channel::unbounded::<Event>();
-        let wait = apply.checkpoint.calls_over_in();
-        let hold_until = (!wait.is_zero()).then(|| Instant::now() + wait);
+        let world = Arc::clone(&shared.world);
+        let wait = apply.checkpoint.calls_over_in(world.unix_now());
+        let hold_until = (!wait.is_zero()).then(|| world.now() + wait);
         if hold_until.is_some() {
             tracing::info!(
                 "the last run did not stop cleanly: waiting {:.1} s until none of its calls can still take effect",
@@ -101,7 +100,7 @@ pub fn apply<'scope>(
                     holds.push_back((id, cap.delayed(&time, output.output_index())));
                 }
             });
-            let now = Instant::now();
+            let now = world.now();
             while let Ok(event) = events.try_recv() {
                 match event {
                     Event::Recorded(highs, until, Ok(())) => {
@@ -132,7 +131,7 @@ pub fn apply<'scope>(
             } else if shared.is_stopping() {
                 lanes.stop(false);
             }
-            for action in lanes.next(now, unix_now()) {
+            for action in lanes.next(now, world.unix_now()) {
                 match action {
                     Action::Send(id, mut batch) => {
                         // What an adopted collection held before is not known, so nothing is inserted blindly.
@@ -146,28 +145,29 @@ pub fn apply<'scope>(
                         let events_in = events_in.clone();
                         let notify = notify.clone();
                         let write = batch.write.clone();
-                        apply.runtime.spawn(async move {
+                        let over = world.sleep(deadline);
+                        world.spawn(Box::pin(async move {
                             failpoint::pass(Point::CallBefore);
                             let call = failpoint::meanwhile(Point::CallSent, sink.write(&write, deadline));
-                            let result = match tokio::time::timeout(deadline, call).await {
-                                Ok(result) => result,
-                                Err(_) => Err(Error::new(
+                            let result = match select(Box::pin(call), over).await {
+                                Either::Left((result, _)) => result,
+                                Either::Right(_) => Err(Error::new(
                                     Kind::InDoubt,
                                     format!("no answer within {deadline:?} to a call for {}", write.collection.name),
                                 )),
                             };
                             failpoint::pass(Point::CallAnswered);
                             send(&events_in, Event::Ended(id, result), &notify);
-                        });
+                        }));
                     }
                     Action::Apply(id, ddl) => {
                         let steps = Arc::clone(&steps);
                         let events_in = events_in.clone();
                         let notify = notify.clone();
-                        apply.runtime.spawn(async move {
+                        world.spawn(Box::pin(async move {
                             let result = steps.run(&ddl).await;
                             send(&events_in, Event::Ended(id, result), &notify);
-                        });
+                        }));
                     }
                     Action::Record(highs, until) => {
                         let events_in = events_in.clone();
@@ -199,11 +199,6 @@ fn send(events: &Sender<Event>, event: Event, notify: &impl Fn()) {
     notify();
 }
 
-fn unix_now() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Brings steps of the catalog about, one collection's at a time, and records what was done.
 struct Steps {
     sink: Arc<dyn Sink>,
@@ -223,7 +218,7 @@ impl Steps {
     fn new(apply: &Apply) -> Steps {
         let state = State {
             applied: apply.checkpoint.applied.clone(),
-            intents: apply.checkpoint.intents.iter().copied().collect(),
+            intents: apply.checkpoint.intents.iter().filter_map(Ddl::collection).collect(),
             adopted: apply.checkpoint.adopted.iter().copied().collect(),
         };
         Steps {
@@ -242,42 +237,60 @@ impl Steps {
         }
         failpoint::pass(Point::DdlBefore);
         let adopted = ddl.collection().is_some_and(|id| self.has_adopted(id));
-        match ddl {
-            Ddl::CreateCollection(collection) => {
-                let ours = self.lock(|state| {
-                    state.intents.contains(&collection.id)
-                        || state.applied.collections.contains_key(&collection.id)
-                });
-                if !ours && self.sink.find(&collection.name).await? == Found::Collection {
-                    check_adoption(&*self.sink, self.adopt, collection).await?;
-                    failpoint::pass(Point::AdoptBefore);
-                    self.record(vec![Update::Adopted(collection.id)]).await?;
-                    failpoint::pass(Point::AdoptRecorded);
-                    self.lock(|state| state.adopted.insert(collection.id));
-                } else if !ours && self.protected {
-                    // Found there after a crash, it must be known to be ours.
-                    failpoint::pass(Point::IntentBefore);
-                    self.record(vec![Update::Intent(collection.id)]).await?;
-                    failpoint::pass(Point::IntentRecorded);
-                    self.lock(|state| state.intents.insert(collection.id));
-                }
-                self.sink.apply(ddl).await?;
+        if let Ddl::CreateCollection(collection) = ddl {
+            let ours = self.lock(|state| {
+                state.intents.contains(&collection.id)
+                    || state.applied.collections.contains_key(&collection.id)
+            });
+            if !ours && self.sink.find(&collection.name).await? == Found::Collection {
+                check_adoption(&*self.sink, self.adopt, collection).await?;
+                failpoint::pass(Point::AdoptBefore);
+                self.record(vec![Update::Adopted(collection.id)]).await?;
+                failpoint::pass(Point::AdoptRecorded);
+                self.lock(|state| state.adopted.insert(collection.id));
             }
-            Ddl::DropCollection { name, .. } | Ddl::DropPartition { name, .. } if adopted => {
-                tracing::warn!(
-                    "{name} was there before this pipeline, so what was dropped at the source is kept on the target"
-                );
-            }
-            _ => self.sink.apply(ddl).await?,
         }
-        let catalog = self.lock(|state| {
-            applied_after(&mut state.applied, ddl);
-            Arc::new(state.applied.clone())
-        });
+        let is_drop = matches!(ddl, Ddl::DropCollection { .. } | Ddl::DropPartition { .. });
+        if is_drop && adopted {
+            let name = ddl.collection_name().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                "{name} was there before this pipeline, so what was dropped at the source is kept on the target"
+            );
+        } else {
+            self.begin(ddl, is_drop).await?;
+            self.sink.apply(ddl).await?;
+        }
         failpoint::pass(Point::DdlApplied);
-        self.record(vec![Update::Applied(ddl.clone(), catalog)]).await?;
+        self.record(vec![Update::Applied(ddl.clone(), self.applied(ddl))]).await?;
         failpoint::pass(Point::DdlRecorded);
         Ok(())
+    }
+
+    /// Puts on record that `ddl` is about to begin: a start after a crash finishes it, so that what is on the target is
+    /// what the record says.
+    async fn begin(&self, ddl: &Ddl, is_drop: bool) -> Result<()> {
+        if !self.protected {
+            return Ok(());
+        }
+        let mut updates = vec![Update::Intent(ddl.clone())];
+        if is_drop {
+            // Rows from before the drop come again after a crash, and would look in vain for what is gone. So it is
+            // gone from the catalog first, and then nobody knows these rows.
+            updates.insert(0, Update::Applied(ddl.clone(), self.applied(ddl)));
+        }
+        failpoint::pass(Point::IntentBefore);
+        self.record(updates).await?;
+        failpoint::pass(Point::IntentRecorded);
+        self.lock(|state| state.intents.extend(ddl.collection()));
+        Ok(())
+    }
+
+    /// The catalog with `ddl` brought about.
+    fn applied(&self, ddl: &Ddl) -> Arc<Catalog> {
+        self.lock(|state| {
+            applied_after(&mut state.applied, ddl);
+            Arc::new(state.applied.clone())
+        })
     }
 
     fn has_adopted(&self, collection: CollectionId) -> bool {
