@@ -48,7 +48,8 @@ impl World for RealWorld {
     }
 
     fn sleep(&self, time: Duration) -> Task {
-        Box::pin(tokio::time::sleep(time))
+        // Made on the dataflow's thread, it must not look for the runtime before it is awaited.
+        Box::pin(async move { tokio::time::sleep(time).await })
     }
 
     fn seed(&self) -> u64 {
