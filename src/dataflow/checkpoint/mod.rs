@@ -27,7 +27,7 @@ use std::path::Path;
 pub use self::records::{RecordChange, Records};
 pub use self::state::{Checkpoint, Update};
 pub use self::store::{Store, destroy};
-pub use self::writer::{Storage, Writer};
+pub use self::writer::{Serving, Storage, Writer};
 use crate::error::Result;
 use crate::failpoint::{self, Point};
 use crate::pipeline::Pipeline;

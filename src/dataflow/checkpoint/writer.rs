@@ -46,15 +46,20 @@ struct Request {
 impl Writer {
     /// Writes to all `places`, each of which holds `records` now: to the second one once the first one has it, and so on.
     pub fn start(records: &Records, places: Vec<Box<dyn Storage>>) -> Result<Writer> {
-        let (queue, requests) = crossbeam_channel::unbounded();
-        let mut serving = Serving { seal: Seal::of(records)?, places, failed: false };
+        let (queue, mut serving) = Serving::of(records, places)?;
         let thread = thread::Builder::new()
             .name("checkpoint".into())
-            .spawn(move || serving.serve(&requests))
+            .spawn(move || while serving.next(true) {})
             .map_err(|cause| {
                 Error::new(Kind::Internal, "can't start the checkpoint's writer").caused_by(cause)
             })?;
         Ok(Writer(Arc::new(Handle { queue: Some(queue), thread: Some(thread) })))
+    }
+
+    /// The same without a thread: whoever has the [`Serving`] decides when updates become durable.
+    pub fn served_by_hand(records: &Records, places: Vec<Box<dyn Storage>>) -> Result<(Writer, Serving)> {
+        let (queue, serving) = Serving::of(records, places)?;
+        Ok((Writer(Arc::new(Handle { queue: Some(queue), thread: None })), serving))
     }
 
     /// Makes `updates` durable, together with whatever else is waiting, and then calls `done` on the writer's thread.
@@ -81,35 +86,45 @@ impl Writer {
     }
 }
 
-struct Serving {
+/// Carries out what is submitted.
+pub struct Serving {
+    requests: Receiver<Request>,
     seal: Seal,
     places: Vec<Box<dyn Storage>>,
     failed: bool,
 }
 
 impl Serving {
-    fn serve(&mut self, requests: &Receiver<Request>) {
-        while let Ok(first) = requests.recv() {
-            // Group commit: whatever came while the last sync ran shares the next one.
-            let group: Vec<Request> = std::iter::once(first).chain(requests.try_iter()).collect();
-            let result = if self.failed {
-                // After a failed write the log's end is unknown: nothing may be promised on top of it.
-                Err(Error::new(Kind::Checkpoint, "an earlier write of the checkpoint failed"))
-            } else {
-                self.write(group.iter().flat_map(|request| &request.updates))
-            };
-            self.failed |= result.is_err();
-            for request in group {
-                let result = result.as_ref().copied().map_err(|error| {
-                    let copy = Error::new(error.kind(), error.message());
-                    match error.hint_text() {
-                        Some(hint) => copy.hint(hint),
-                        None => copy,
-                    }
-                });
-                (request.done)(result);
-            }
+    fn of(records: &Records, places: Vec<Box<dyn Storage>>) -> Result<(Sender<Request>, Serving)> {
+        let (queue, requests) = crossbeam_channel::unbounded();
+        Ok((queue, Serving { requests, seal: Seal::of(records)?, places, failed: false }))
+    }
+
+    /// Makes durable what has been submitted; with `wait`, waits until something is. Returns whether anything was, or
+    /// with `wait` may still be.
+    pub fn next(&mut self, wait: bool) -> bool {
+        let first = if wait { self.requests.recv().ok() } else { self.requests.try_recv().ok() };
+        let Some(first) = first else { return false };
+        // Group commit: whatever came while the last sync ran shares the next one.
+        let group: Vec<Request> = std::iter::once(first).chain(self.requests.try_iter()).collect();
+        let result = if self.failed {
+            // After a failed write the log's end is unknown: nothing may be promised on top of it.
+            Err(Error::new(Kind::Checkpoint, "an earlier write of the checkpoint failed"))
+        } else {
+            self.write(group.iter().flat_map(|request| &request.updates))
+        };
+        self.failed |= result.is_err();
+        for request in group {
+            let result = result.as_ref().copied().map_err(|error| {
+                let copy = Error::new(error.kind(), error.message());
+                match error.hint_text() {
+                    Some(hint) => copy.hint(hint),
+                    None => copy,
+                }
+            });
+            (request.done)(result);
         }
+        true
     }
 
     fn write<'a>(&mut self, updates: impl Iterator<Item = &'a Update>) -> Result<()> {
