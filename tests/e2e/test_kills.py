@@ -97,9 +97,12 @@ class Ordeal:
         migrans.run_until_caught_up()
 
     def _at_resume(self, point: str) -> None:
-        """After a kill in the middle of everything."""
-        self.recover()
-        self.kill("before " + point)
+        """After a kill in the middle of everything, or of a step of the catalog."""
+        if point == "resume.finished":
+            self.die_at("ddl.applied")
+        else:
+            self.recover()
+            self.kill("before " + point)
         self.die_at(point)
 
     def _at_call(self, point: str) -> None:
