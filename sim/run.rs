@@ -27,7 +27,7 @@ use migrans::ops::follow::Entry;
 use migrans::pipeline::Delivery;
 use migrans::sinks::{Operation, Write};
 use migrans::sources::LogSource;
-use migrans::sources::catalog::CatalogUpdate;
+use migrans::sources::catalog::{CatalogUpdate, applied_after};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use timely::scheduling::SyncActivator;
@@ -322,14 +322,21 @@ impl Simulation {
             found = self.disk.records();
         }
         records::check(&found).map_err(in_words)?;
-        let checkpoint = Checkpoint::from_records(&found).map_err(in_words)?;
+        let mut checkpoint = Checkpoint::from_records(&found).map_err(in_words)?;
         let frontier = checkpoint.frontier.unwrap_or(Tso::ZERO);
         if frontier < self.frontier {
             return Err(format!("INVARIANT 2: F went back from {} to {frontier}", self.frontier));
         }
         self.tell(|| format!("--- run from {frontier}, clean: {}", checkpoint.clean));
-        let (writer, serving) =
+        let (writer, mut serving) =
             Writer::served_by_hand(&found, vec![Box::new(self.disk.clone())]).map_err(in_words)?;
+        // As `dataflow::run::finish_steps` does.
+        for ddl in std::mem::take(&mut checkpoint.intents) {
+            lock(&self.tables).finish(&ddl).map_err(in_words)?;
+            applied_after(&mut checkpoint.applied, &ddl);
+            writer.submit(vec![Update::Applied(ddl, Arc::new(checkpoint.applied.clone()))], |_| ());
+            serving.next(false);
+        }
         let world: Arc<dyn World> = Arc::new(self.world.clone());
         let credits = Credits::new(self.delivery.memory);
         let queue = SimQueue::new(self.topics.clone(), Arc::clone(&credits));
@@ -364,6 +371,7 @@ impl Simulation {
                     max_calls: self.delivery.max_calls,
                     call_deadline: deadline,
                     seed: self.seed,
+                    protected: true,
                 },
             },
             delivery: self.delivery.clone(),

@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod dataflow;
 pub mod error;
+pub mod failpoint;
 pub mod logging;
 pub mod milvus;
 pub mod ops;

@@ -19,16 +19,18 @@ use super::failure::Failure;
 use super::graph::{Ends, build};
 use super::progress::{Now, Progress};
 use super::shared::Shared;
+use super::unprotected;
 use super::world::{RealWorld, World};
 use crate::check;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::tso::Tso;
-use crate::ops::apply::Apply;
 use crate::ops::apply::lanes::Limits;
+use crate::ops::apply::{Apply, describe};
 use crate::ops::follow::Entry;
 use crate::pipeline::{MqConfig, Pipeline, StartAt, TargetConfig};
-use crate::sinks;
-use crate::sources::catalog::CatalogSource;
+use crate::sinks::{self, Sink};
+use crate::sources::catalog::{CatalogSource, applied_after};
 use crate::sources::{self, Context};
 
 /// The worker looks around this often even if nothing wakes it.
@@ -84,11 +86,13 @@ pub fn run(
     let started = Instant::now();
     let (writer, mut checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
     let first = checkpoint.frontier.is_none();
+    unprotected::check(!first)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
             |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
         )?;
     let sink = runtime.block_on(sinks::connect(&pipeline.target))?;
+    runtime.block_on(finish_steps(&*sink, &writer, &mut checkpoint))?;
     let select = pipeline.select.clone();
     let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name));
     let catalog = runtime.block_on(source)?.resume(checkpoint.applied.clone());
@@ -146,6 +150,7 @@ pub fn run(
             limits: Limits {
                 max_calls: pipeline.delivery.max_calls,
                 call_deadline: pipeline.delivery.call_deadline,
+                protected: !unprotected::is_on(),
                 seed: world.seed(),
             },
         },
@@ -228,8 +233,21 @@ fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> R
     updates.extend(start.map(|start| Update::Frontier(start, BTreeMap::new())));
     if !updates.is_empty() {
         writer.write(updates)?;
+        failpoint::pass(Point::StartBegun);
     }
     (checkpoint.began, checkpoint.frontier) = (began, start);
+    Ok(())
+}
+
+/// Finishes the steps of the catalog that the last run had begun.
+async fn finish_steps(sink: &dyn Sink, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
+    for ddl in std::mem::take(&mut checkpoint.intents) {
+        tracing::info!("finishing what the last run had begun: {}", describe(&ddl));
+        sink.apply(&ddl).await?;
+        failpoint::pass(Point::ResumeFinished);
+        applied_after(&mut checkpoint.applied, &ddl);
+        writer.write(vec![Update::Applied(ddl, Arc::new(checkpoint.applied.clone()))])?;
+    }
     Ok(())
 }
 
@@ -243,7 +261,13 @@ fn is_reached(until: Until, now: &Now) -> bool {
 
 fn finish(runtime: Runtime, writer: &Writer, clean: bool) -> Result<()> {
     runtime.shutdown_timeout(Duration::from_millis(500));
-    if clean { writer.write(vec![Update::Clean]) } else { Ok(()) }
+    if !clean {
+        return Ok(());
+    }
+    failpoint::pass(Point::StopBefore);
+    writer.write(vec![Update::Clean])?;
+    failpoint::pass(Point::StopRecorded);
+    Ok(())
 }
 
 /// What the thread of the dataflow needs.
@@ -319,9 +343,11 @@ impl Worker {
                     built(Err(Error::new(Kind::Internal, "the graph could not be built")));
                 }
             }
+            failpoint::pass(Point::StartBuilt);
             while !shared.is_stopping() {
                 worker.step_or_park(Some(PARK));
             }
+            failpoint::pass(Point::StopBegun);
             let clean = settle(worker, &shared, &self.progress);
             for dataflow in worker.installed_dataflows() {
                 worker.drop_dataflow(dataflow);
