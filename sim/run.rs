@@ -378,6 +378,7 @@ impl Simulation {
             entry: Entry::default(),
             seen: Arc::default(),
             ceiling: Tso::MAX,
+            seen: Arc::default(),
         };
         let wake = build(worker, ends, &shared).map_err(in_words)?;
         let mut run = Run {

@@ -22,12 +22,15 @@ pub const FORMAT: u32 = 2;
 
 /// The keys without an id.
 pub const FORMAT_KEY: &str = "format";
-pub(super) const PIPELINE: &str = "pipeline";
+/// Whose records they are.
+pub const PIPELINE: &str = "pipeline";
+/// The fencing epoch of the run that wrote the records, where the truth is in an etcd and this is a copy of it.
+pub const EPOCH: &str = "epoch";
+pub(super) const FRONTIER: &str = "frontier";
 const BEGAN: &str = "began";
 const SOURCE: &str = "source";
-pub(super) const FRONTIER: &str = "frontier";
 pub(super) const CALLS_UNTIL: &str = "calls_until";
-const CLEAN: &str = "clean";
+pub(super) const CLEAN: &str = "clean";
 const SEAL: &str = "seal";
 /// What stands before an id.
 const POSITION: &str = "position/";
@@ -175,7 +178,7 @@ fn check_format(stored: &[u8]) -> Result<()> {
 }
 
 fn is_known(key: &str) -> bool {
-    [FORMAT_KEY, PIPELINE, SOURCE, BEGAN, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
+    [FORMAT_KEY, PIPELINE, EPOCH, SOURCE, BEGAN, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
         || [POSITION, SENT_HIGH, INTENT, ADOPTED, DATABASE, COLLECTION]
             .iter()
             .any(|prefix| key.strip_prefix(prefix).is_some_and(|id| !id.is_empty()))

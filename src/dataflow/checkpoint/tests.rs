@@ -21,7 +21,7 @@ fn pipeline(name: &str, root: &str) -> Pipeline {
 }
 
 fn open(folder: &Path, name: &str, root: &str) -> Result<(Writer, Checkpoint)> {
-    super::open(folder, &pipeline(name, root))
+    super::open(Store::open(folder)?, &pipeline(name, root))
 }
 
 fn channel(name: &str) -> PChannel {
