@@ -261,6 +261,18 @@ impl Tables {
         text
     }
 
+    /// A step that an earlier run had begun is finished. Milvus carries steps out in the order in which they came, so what
+    /// that run had sent does not land any more after this.
+    pub fn finish(&mut self, ddl: &Ddl) -> Result<()> {
+        self.ddl(ddl)?;
+        for call in self.calls.values_mut() {
+            if matches!(&call.request, Request::Ddl(sent) if sent.collection() == ddl.collection()) {
+                call.landed = true;
+            }
+        }
+        Ok(())
+    }
+
     /// What has not taken effect by its deadline never will.
     fn expire(&mut self, now: Duration) {
         let run = self.run;

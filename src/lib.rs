@@ -8,6 +8,7 @@ pub mod cli;
 pub mod dataflow;
 pub mod error;
 pub mod etcd;
+pub mod failpoint;
 pub mod logging;
 pub mod milvus;
 pub mod ops;

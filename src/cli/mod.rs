@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::dataflow::run::Until;
 use crate::error::Error;
+use crate::failpoint;
 use crate::logging;
 use crate::milvus::tso::Tso;
 
@@ -71,6 +72,9 @@ enum Command {
     Checkpoint(checkpoint::Command),
     /// Print a source's messages as they pass, or count them
     Tail(tail::Arguments),
+    /// List the places at which the process can be made to kill itself, for tests
+    #[command(hide = true)]
+    FailPoints,
 }
 
 fn parse_until(text: &str) -> Result<Until, String> {
@@ -99,13 +103,22 @@ pub fn main() -> ExitCode {
         LogFormat::Text => logging::Format::Text,
         LogFormat::Json => logging::Format::Json,
     };
-    let result = logging::init(format, &arguments.log_level).and_then(|()| match arguments.command {
-        Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
-        Command::Check { pipeline, offline } => check::check(&pipeline, offline),
-        Command::Remove { pipeline } => remove::remove(&pipeline),
-        Command::Checkpoint(command) => checkpoint::checkpoint(command),
-        Command::Tail(arguments) => tail::tail(arguments),
-    });
+    let result =
+        logging::init(format, &arguments.log_level).and_then(|()| failpoint::init()).and_then(|()| {
+            match arguments.command {
+                Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
+                Command::Check { pipeline, offline } => check::check(&pipeline, offline),
+                Command::Remove { pipeline } => remove::remove(&pipeline),
+                Command::Checkpoint(command) => checkpoint::checkpoint(command),
+                Command::Tail(arguments) => tail::tail(arguments),
+                Command::FailPoints => {
+                    for (_, name, meaning) in failpoint::POINTS {
+                        println!("{name}\t{meaning}");
+                    }
+                    Ok(())
+                }
+            }
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

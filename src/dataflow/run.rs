@@ -19,17 +19,19 @@ use super::failure::Failure;
 use super::graph::{Ends, build};
 use super::progress::{Now, Progress};
 use super::shared::Shared;
+use super::unprotected;
 use super::world::{RealWorld, World};
 use crate::check;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::tso::Tso;
-use crate::ops::apply::Apply;
 use crate::ops::apply::lanes::Limits;
+use crate::ops::apply::{Apply, describe};
 use crate::ops::follow::Entry;
 use crate::ownership::{Candidate, Fence, Standing, Term, election};
 use crate::pipeline::{MqConfig, Pipeline, StartAt, TargetConfig};
 use crate::sinks::{self, Sink};
-use crate::sources::catalog::CatalogSource;
+use crate::sources::catalog::{CatalogSource, applied_after};
 use crate::sources::{self, Context};
 
 /// The worker looks around this often even if nothing wakes it.
@@ -193,6 +195,8 @@ impl Run<'_> {
     fn prepare(&self, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
         let Run { pipeline, runtime, ends: Connected { sink, source }, .. } = self;
         let first = checkpoint.frontier.is_none();
+        unprotected::check(!first)?;
+        runtime.block_on(finish_steps(&**sink, writer, checkpoint))?;
         let recognised = checkpoint.recognise(&runtime.block_on(source.standing())?)?;
         let read = runtime.block_on(source.read())?.catalog;
         let adopt = adopts(pipeline);
@@ -259,6 +263,7 @@ impl Run<'_> {
                 limits: Limits {
                     max_calls: pipeline.delivery.max_calls,
                     call_deadline: call_deadline(pipeline),
+                    protected: !unprotected::is_on(),
                     seed: world.seed(),
                 },
             },
@@ -350,8 +355,21 @@ fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> R
     updates.extend(start.map(|start| Update::Frontier(start, BTreeMap::new())));
     if !updates.is_empty() {
         writer.write(updates)?;
+        failpoint::pass(Point::StartBegun);
     }
     (checkpoint.began, checkpoint.frontier) = (began, start);
+    Ok(())
+}
+
+/// Finishes the steps of the catalog that the last run had begun.
+async fn finish_steps(sink: &dyn Sink, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
+    for ddl in std::mem::take(&mut checkpoint.intents) {
+        tracing::info!("finishing what the last run had begun: {}", describe(&ddl));
+        sink.apply(&ddl).await?;
+        failpoint::pass(Point::ResumeFinished);
+        applied_after(&mut checkpoint.applied, &ddl);
+        writer.write(vec![Update::Applied(ddl, Arc::new(checkpoint.applied.clone()))])?;
+    }
     Ok(())
 }
 
@@ -368,7 +386,12 @@ fn finish(runtime: Runtime, writer: Writer, term: Option<Term>, clean: bool) -> 
         term.close();
     }
     runtime.shutdown_timeout(Duration::from_millis(500));
-    let finished = if clean { writer.write(vec![Update::Clean]) } else { Ok(()) };
+    let mut finished = Ok(());
+    if clean {
+        failpoint::pass(Point::StopBefore);
+        finished = writer.write(vec![Update::Clean]);
+        failpoint::pass(Point::StopRecorded);
+    }
     drop(writer);
     if let Some(term) = term
         && clean
@@ -463,9 +486,11 @@ impl Worker {
                     built(Err(Error::new(Kind::Internal, "the graph could not be built")));
                 }
             }
+            failpoint::pass(Point::StartBuilt);
             while !shared.is_stopping() {
                 worker.step_or_park(Some(PARK));
             }
+            failpoint::pass(Point::StopBegun);
             let clean = settle(worker, &shared, &self.progress);
             for dataflow in worker.installed_dataflows() {
                 worker.drop_dataflow(dataflow);

@@ -17,6 +17,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use super::Mark;
 use crate::dataflow::checkpoint::{Update, Writer};
 use crate::dataflow::shared::Shared;
+use crate::failpoint::{self, Point};
 use crate::milvus::channel::{PChannel, Position};
 use crate::milvus::tso::Tso;
 
@@ -68,12 +69,14 @@ pub fn commit<'scope>(
             let progress = std::sync::Arc::clone(&shared.progress);
             let failure = shared.failure();
             shared.set_committing(frontier);
+            failpoint::pass(Point::CommitBefore);
             let released = shared.released();
             // What the source had come to first: the frontier must not be later than that.
             let updates =
                 source().into_iter().chain([Update::Frontier(frontier, positions.clone())]).collect();
             writer.submit(updates, move |result| match result {
                 Ok(()) => {
+                    failpoint::pass(Point::CommitDurable);
                     *released.lock().unwrap_or_else(PoisonError::into_inner) = Some(positions);
                     progress.committed(frontier);
                 }

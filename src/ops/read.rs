@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use super::{ChannelEvent, Parcel, Raw};
 use crate::dataflow::shared::Shared;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::channel::PChannel;
 use crate::milvus::tso::Tso;
 use crate::sources::{Delivery, EnvelopeKind, LogSource};
@@ -98,6 +99,7 @@ pub fn read<'scope>(
                 }
             });
             if let Some(positions) = shared.take_released() {
+                failpoint::pass(Point::CommitReleased);
                 source.release(&positions);
             }
             let Some(cap) = hold.as_mut() else { return };

@@ -19,7 +19,7 @@
 //! | `clean` | present if nothing was in flight at the last stop |
 //! | `database/<id>`, `collection/<id>` | what was made on the target, as far as it was made |
 //! | `adopted/<id>` | a collection that was there before and was adopted |
-//! | `intent/<id>` | a collection that is about to be created: it is ours if it is found there later |
+//! | `intent/<id>`, `intent/database.<id>` | a step of the catalog that has begun: a start after a crash finishes it |
 //! | `seal` | how many records there are and the sum of their checksums: none is missing |
 //!
 //! Every write is one synced batch, so each state on disk is one that the pipeline was in. A value is JSON and a
@@ -35,6 +35,7 @@ pub use self::state::{Checkpoint, Update};
 pub use self::store::{Store, destroy, is_in_use};
 pub use self::writer::{Serving, Storage, Writer};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::pipeline::Pipeline;
 
 pub mod export;
@@ -131,8 +132,10 @@ fn as_changes(records: &Records) -> Vec<RecordChange> {
 pub fn load(store: &mut Store, pipeline: &Pipeline) -> Result<Records> {
     let mut records = store.records()?;
     if records.is_empty() {
+        failpoint::pass(Point::StartOpened);
         let changes = owner::beginning(pipeline)?;
         store.write(&changes)?;
+        failpoint::pass(Point::StartOwned);
         records::apply(&mut records, &changes);
     }
     records::check(&records)

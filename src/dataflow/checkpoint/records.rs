@@ -26,10 +26,10 @@ pub const FORMAT_KEY: &str = "format";
 pub const PIPELINE: &str = "pipeline";
 /// The fencing epoch of the run that wrote the records, where the truth is in an etcd and this is a copy of it.
 pub const EPOCH: &str = "epoch";
-const FRONTIER: &str = "frontier";
+pub(super) const FRONTIER: &str = "frontier";
 const BEGAN: &str = "began";
 const SOURCE: &str = "source";
-const CALLS_UNTIL: &str = "calls_until";
+pub(super) const CALLS_UNTIL: &str = "calls_until";
 pub(super) const CLEAN: &str = "clean";
 const SEAL: &str = "seal";
 /// What stands before an id.
@@ -262,7 +262,7 @@ impl Update {
             }
             Update::Began(began) => changes.push(put(BEGAN, began)?),
             Update::Source(source) => changes.push(put(SOURCE, source)?),
-            Update::Intent(id) => changes.push(put(format!("{INTENT}{id}"), id)?),
+            Update::Intent(intent) => changes.push(put(intent_key(intent), intent)?),
             Update::Adopted(id) => changes.push(put(format!("{ADOPTED}{id}"), id)?),
             Update::Applied(ddl, catalog) => applied(&mut changes, ddl, catalog)?,
             Update::Clean => {
@@ -274,7 +274,18 @@ impl Update {
     }
 }
 
+fn intent_key(ddl: &Ddl) -> String {
+    match (ddl.collection(), ddl) {
+        (Some(id), _) => format!("{INTENT}{id}"),
+        (None, Ddl::CreateDatabase(Database { id, .. }) | Ddl::DropDatabase { id, .. }) => {
+            format!("{INTENT}database.{id}")
+        }
+        (None, _) => format!("{INTENT}-"),
+    }
+}
+
 fn applied(changes: &mut Vec<RecordChange>, ddl: &Ddl, catalog: &Catalog) -> Result<()> {
+    changes.push(RecordChange::Delete(intent_key(ddl)));
     match ddl {
         Ddl::CreateDatabase(Database { id, .. }) | Ddl::DropDatabase { id, .. } => {
             let key = format!("{DATABASE}{id}");
@@ -293,7 +304,6 @@ fn applied(changes: &mut Vec<RecordChange>, ddl: &Ddl, catalog: &Catalog) -> Res
                     changes.push(RecordChange::Delete(format!("{ADOPTED}{id}")));
                 }
             }
-            changes.push(RecordChange::Delete(format!("{INTENT}{id}")));
         }
     }
     Ok(())
@@ -323,7 +333,7 @@ impl Checkpoint {
             match prefix {
                 POSITION => drop(checkpoint.positions.insert(PChannel(id.into()), decode(key, value)?)),
                 SENT_HIGH => drop(checkpoint.sent_high.insert(VChannel(id.into()), decode(key, value)?)),
-                INTENT => drop(checkpoint.intents.insert(decode(key, value)?)),
+                INTENT => checkpoint.intents.push(decode(key, value)?),
                 ADOPTED => drop(checkpoint.adopted.insert(decode(key, value)?)),
                 DATABASE => {
                     let database: Database = decode(key, value)?;

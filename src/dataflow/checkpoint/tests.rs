@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -54,7 +54,7 @@ fn what_was_written_is_read_again() {
     let vchannel = VChannel("a_1_7v0".into());
     writer
         .write(vec![
-            Update::Intent(CollectionId(7)),
+            Update::Intent(Ddl::CreateCollection(Arc::new(collection(7)))),
             Update::SentHigh(vec![(vchannel.clone(), Tso(50))], 1234),
             Update::Frontier(Tso(40), positions),
         ])
@@ -63,7 +63,7 @@ fn what_was_written_is_read_again() {
     let read = reopen(folder.path());
     assert_eq!(read.frontier, Some(Tso(40)));
     assert_eq!(read.positions.len(), 2);
-    assert_eq!(read.intents, BTreeSet::from([CollectionId(7)]));
+    assert_eq!(read.intents, [Ddl::CreateCollection(Arc::new(collection(7)))]);
     assert_eq!((read.calls_until, read.clean), (1234, false));
     assert_eq!(read.in_doubt_up_to(&vchannel), Tso(50));
 
@@ -86,8 +86,17 @@ fn what_was_written_is_read_again() {
     let (writer, _) = open(folder.path(), "orders", "here").unwrap();
     let name = CollectionName { database: "default".into(), collection: "c".into() };
     let drop_it = Ddl::DropCollection { id: CollectionId(7), name };
-    writer.write(vec![Update::Applied(drop_it, Arc::default())]).unwrap();
+    let gone = Update::Applied(drop_it.clone(), Arc::default());
+    writer.write(vec![gone.clone(), Update::Intent(drop_it.clone())]).unwrap();
     drop(writer);
+    let read = reopen(folder.path());
+    assert!(read.applied.collections.is_empty(), "nobody knows the rows of what is about to be dropped");
+    assert_eq!(read.intents, [drop_it], "but it is still to be dropped");
+
+    let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+    writer.write(vec![gone]).unwrap();
+    drop(writer);
+    assert!(reopen(folder.path()).intents.is_empty());
     assert!(reopen(folder.path()).applied.collections.is_empty());
 }
 
@@ -139,7 +148,7 @@ fn full() -> (tempfile::TempDir, Records) {
             Update::Frontier(Tso(40), BTreeMap::from([(channel("a_1"), Position(vec![1]))])),
             Update::Applied(Ddl::CreateDatabase(database), Arc::clone(&applied)),
             Update::Applied(Ddl::CreateCollection(Arc::new(collection(7))), applied),
-            Update::Intent(CollectionId(8)),
+            Update::Intent(Ddl::CreateCollection(Arc::new(collection(8)))),
             Update::Adopted(CollectionId(7)),
             Update::SentHigh(vec![(VChannel("a_1_7v0".into()), Tso(50))], 1234),
         ])
@@ -264,7 +273,8 @@ fn a_second_place_holds_the_same_and_a_checkpoint_is_read_from_it() {
     writer.write(vec![Update::SentHigh(vec![(VChannel("a_1_7v0".into()), Tso(50))], 12)]).unwrap();
     writer.write(vec![Update::Frontier(Tso(41), positions("a_2")), Update::Clean]).unwrap();
     gone.store(true, Ordering::Relaxed);
-    let error = writer.write(vec![Update::Intent(CollectionId(1))]).unwrap_err();
+    let error =
+        writer.write(vec![Update::Intent(Ddl::CreateCollection(Arc::new(collection(1))))]).unwrap_err();
     assert!(error.message().contains("the second place is gone"), "{error}");
     gone.store(false, Ordering::Relaxed);
     let error = writer.write(vec![Update::Clean]).unwrap_err();
@@ -276,8 +286,8 @@ fn a_second_place_holds_the_same_and_a_checkpoint_is_read_from_it() {
     assert_eq!((there.frontier, there.clean), (Some(Tso(41)), true));
     assert_eq!(there.positions, positions("a_2"));
     let here = reopen(folder.path());
-    assert_eq!(here.intents, BTreeSet::from([CollectionId(1)]), "the first place is written first");
-    assert_eq!(Checkpoint { intents: BTreeSet::new(), ..here }, there);
+    assert_eq!(here.intents.len(), 1, "the first place is written first");
+    assert_eq!(Checkpoint { intents: Vec::new(), ..here }, there);
 }
 
 #[test]
@@ -335,7 +345,13 @@ fn a_damaged_file_of_the_store_is_no_folder_in_use() {
 
 #[test]
 fn a_damaged_log_does_not_look_like_an_earlier_state() {
-    let (folder, records) = full();
+    let (folder, _) = full();
+    let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+    for ts in 41..60 {
+        writer.write(vec![Update::Frontier(Tso(ts), BTreeMap::new())]).unwrap();
+    }
+    drop(writer);
+    let records = look(folder.path()).unwrap();
     let log = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::pace::Pace;
 use crate::error::{Disposition, Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{CollectionName, Ddl};
 use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
@@ -26,8 +27,11 @@ const BACKOFF_MOST: Duration = Duration::from_secs(5);
 /// How often rows are sent again to a collection or partition that is said not to be there: for about ten seconds.
 const NOT_FOUND_TRIES: u32 = 8;
 
-/// How far ahead of need `sent_high` is recorded, in time of the rows and of the clock.
+/// How far ahead of need `sent_high` is recorded, in time of the rows.
 const AHEAD: Duration = Duration::from_secs(2);
+
+/// The same in time of the clock. A start after a crash waits this long beyond the calls' deadline, at most.
+const AHEAD_OF_CLOCK: Duration = Duration::from_secs(1);
 
 /// Added to a call's deadline before its outcome is taken as settled.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -65,6 +69,8 @@ pub struct Limits {
     pub max_calls: usize,
     /// How long a call may take.
     pub call_deadline: Duration,
+    /// Whether what is sent is recorded first; `false` only to measure what that costs.
+    pub protected: bool,
     /// Where the chance in pauses begins, which keeps callers of one target from coming back all at once.
     pub seed: u64,
 }
@@ -174,10 +180,16 @@ impl Lanes {
     pub fn next(&mut self, now: Instant, unix_now: u64) -> Vec<Action> {
         self.settle();
         let mut actions = Vec::new();
-        if self.hold_until.is_some_and(|until| now < until) || self.stop == Stop::AfterCalls {
+        if self.hold_until.is_some_and(|until| now < until) {
+            failpoint::pass(Point::ResumeWaiting);
             return actions;
         }
-        self.hold_until = None;
+        if self.stop == Stop::AfterCalls {
+            return actions;
+        }
+        if self.hold_until.take().is_some() {
+            failpoint::pass(Point::ResumeReplay);
+        }
         let deadline = millis(self.limits.call_deadline);
         let mut unrecorded = false;
         // Oldest span first, so that the frontier moves.
@@ -207,8 +219,8 @@ impl Lanes {
                         let free = !waits
                             && !blocked.contains(&batch.vchannel)
                             && !self.flights.values().any(|flight| flight.conflicts(batch));
-                        let covered =
-                            self.recorded.get(&batch.vchannel).is_some_and(|high| batch.high <= *high)
+                        let covered = !self.limits.protected
+                            || self.recorded.get(&batch.vchannel).is_some_and(|high| batch.high <= *high)
                                 && unix_now + deadline <= self.recorded_until;
                         if !free || !covered {
                             unrecorded |= free;
@@ -234,6 +246,9 @@ impl Lanes {
     fn send(&mut self, name: &str, index: usize, now: Instant) -> Option<Action> {
         let queue = self.queues.get_mut(name)?;
         let item = queue.items.remove(index)?;
+        if item.attempt > 0 && item.work.is_batch() {
+            failpoint::pass(Point::CallAgain);
+        }
         queue.in_flight += 1;
         self.queued_bytes -= item.work.bytes();
         if let Some(span) = self.spans.iter_mut().find(|span| span.id == item.span) {
@@ -264,8 +279,8 @@ impl Lanes {
 
     /// Whether what is recorded will soon not cover what is queued: then it is renewed before anything waits.
     fn running_short(&self, unix_now: u64) -> bool {
-        let soon = unix_now + millis(self.limits.call_deadline) + millis(AHEAD) / 2;
-        !self.flights.is_empty() && self.recorded_until < soon
+        let soon = unix_now + millis(self.limits.call_deadline) + millis(AHEAD_OF_CLOCK) / 2;
+        self.limits.protected && !self.flights.is_empty() && self.recorded_until < soon
     }
 
     fn record(&self, unix_now: u64) -> Action {
@@ -278,7 +293,7 @@ impl Lanes {
                 *high = batch.high.after(AHEAD).max(*high);
             }
         }
-        let until = unix_now + millis(self.limits.call_deadline) + 2 * millis(AHEAD);
+        let until = unix_now + millis(self.limits.call_deadline) + millis(AHEAD_OF_CLOCK);
         Action::Record(highs.into_iter().collect(), until)
     }
 
@@ -307,6 +322,9 @@ impl Lanes {
                 }
                 if let Some(span) = self.spans.iter_mut().find(|span| span.id == item.span) {
                     span.left -= 1;
+                    if span.left > 0 {
+                        failpoint::pass(Point::SpanPart);
+                    }
                 }
                 self.settle();
                 let done = match item.work {
@@ -337,6 +355,7 @@ impl Lanes {
             Disposition::Resolve => match &mut item.work {
                 Work::Ddl(_) => backoff(&mut self.chance, item.attempt),
                 Work::Batch(batch) => {
+                    failpoint::pass(Point::CallInDoubt);
                     if let Err(error) = batch.make_repeatable() {
                         return Outcome { fatal: Some(error), ..Outcome::default() };
                     }

@@ -14,6 +14,7 @@ use super::client::{Client, answer, request};
 use super::compare;
 use super::status::{self, Effect};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Collection, CollectionName, Database, Ddl, Index, Load};
 use crate::milvus::proto::common::{LoadState, Status};
 use crate::milvus::proto::milvus as pb;
@@ -23,6 +24,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The first wait before a step is tried again whose failure Milvus did not explain; the next are longer.
 const PAUSE: Duration = Duration::from_millis(500);
 const ATTEMPTS: u32 = 4;
+/// The same for what is said not to be there: for about fifteen seconds.
+const NOT_FOUND_ATTEMPTS: u32 = 6;
 const DEFAULT_DATABASE: &str = "default";
 const DEFAULT_PARTITION: &str = "_default";
 
@@ -52,6 +55,12 @@ where
 {
     for attempt in 1.. {
         match step().await {
+            // What a step is about comes before it, so it is there: a proxy answers from what it remembers for a
+            // moment after a partition was created (seen on 2.3.5).
+            Err(error) if error.kind() == Kind::NotFound && attempt < NOT_FOUND_ATTEMPTS => {
+                tracing::warn!(attempt, error = %error, "the target does not know it yet, trying again");
+                tokio::time::sleep(PAUSE * 2u32.pow(attempt - 1)).await;
+            }
             Err(error) if error.kind() == Kind::InDoubt => {
                 if attempt == ATTEMPTS {
                     let message = format!("{} (so {ATTEMPTS} times)", error.message());
@@ -189,6 +198,7 @@ impl Steps<'_> {
             };
             let what = format!("creating collection {name}");
             self.call(&what, self.client.rpc().create_collection(request(message, DEADLINE))).await?;
+            failpoint::pass(Point::DdlUnchecked);
         }
         let Some(described) = self.describe(name).await? else {
             return Err(Error::new(
@@ -488,6 +498,7 @@ impl Steps<'_> {
     {
         let end = Instant::now() + DEADLINE;
         let mut pause = Duration::from_millis(10);
+        failpoint::pass(Point::DdlUnchecked);
         while !is_so().await? {
             if Instant::now() >= end {
                 let message = format!("{what} at {} does not show after {DEADLINE:?}", self.client.uri());

@@ -22,6 +22,7 @@ use self::client::{Client, MAX_REQUEST, RowCall, answer, request};
 use self::status::Effect;
 use super::{Found, Operation, Sink, Write};
 use crate::error::{Disposition, Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
 use crate::milvus::proto::milvus as pb;
 use crate::ownership::Fence;
@@ -52,6 +53,9 @@ impl MilvusSink {
         let mut pending = vec![batches.to_vec()];
         let mut is_first = true;
         while let Some(batches) = pending.pop() {
+            if !is_first {
+                failpoint::pass(Point::CallPart);
+            }
             let row_count: usize = batches.iter().map(RecordBatch::num_rows).sum();
             if row_count == 0 {
                 continue;
@@ -93,6 +97,9 @@ impl MilvusSink {
         let mut start = 0;
         while start < keys.len() {
             let expression = expression::delete(&key.name, keys, start)?;
+            if start > 0 {
+                failpoint::pass(Point::CallPart);
+            }
             start += expression.key_count;
             let what = format!(
                 "Delete of {} keys from {} at {}",
