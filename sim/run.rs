@@ -378,7 +378,6 @@ impl Simulation {
             entry: Entry::default(),
             seen: Arc::default(),
             ceiling: Tso::MAX,
-            seen: Arc::default(),
         };
         let wake = build(worker, ends, &shared).map_err(in_words)?;
         let mut run = Run {
