@@ -376,7 +376,6 @@ impl Simulation {
             },
             delivery: self.delivery.clone(),
             entry: Entry::default(),
-            seen: Arc::default(),
             ceiling: Tso::MAX,
             seen: Arc::default(),
         };
