@@ -200,6 +200,10 @@ impl Lanes {
             .collect();
         order.sort();
         for (_, name) in order {
+            if self.flights.values().any(|flight| flight.queue == name && !flight.item.work.is_batch()) {
+                // A step is under way, and holds back everything behind it.
+                continue;
+            }
             let mut blocked: HashSet<VChannel> = HashSet::new();
             let mut index = 0;
             while self.flights.len() < self.pace.limit() {
