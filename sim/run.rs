@@ -377,7 +377,6 @@ impl Simulation {
             delivery: self.delivery.clone(),
             entry: Entry::default(),
             ceiling: Tso::MAX,
-            seen: Arc::default(),
         };
         let wake = build(worker, ends, &shared).map_err(in_words)?;
         let mut run = Run {

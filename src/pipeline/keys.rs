@@ -651,9 +651,10 @@ pub static OWNERSHIP_PREFIX: Key = Key {
     name: "prefix",
     shape: Shape::Text,
     default: Default::Value("/migrans/"),
-    meaning: "The prefix of all keys there; the pipeline's name follows. Two pipelines with the same name need different ones.",
+    meaning: "The prefix of all keys there; the pipeline's name follows. Two pipelines with the same name need different ones. \
+              Below another one there is no checkpoint yet, and a state folder that was a copy of one is refused.",
     example: "\"/teams/search/migrans/\"",
-    between_runs: BetweenRuns::Tied("the checkpoint is below it"),
+    between_runs: BetweenRuns::Free,
 };
 /// `ttl` in `[ownership]`
 pub static OWNERSHIP_TTL: Key = Key {

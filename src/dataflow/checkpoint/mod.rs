@@ -117,8 +117,9 @@ pub fn open_shared(
     let mut changes =
         vec![records::put(records::EPOCH, &epoch)?, RecordChange::Delete(records::CLEAN.to_owned())];
     Seal::of(&records)?.seal(&mut changes)?;
-    store.write(&changes)?;
+    // The folder last: it must not know of an epoch that the etcd does not.
     replica.write(&changes)?;
+    store.write(&changes)?;
     records::apply(&mut records, &changes);
     Ok((Writer::start(&records, vec![Box::new(store), replica])?, checkpoint))
 }

@@ -310,3 +310,36 @@ impl Encoder for RopeEncoder {
         BufferSettings::new(64, usize::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_gets_no_more_time_than_the_ownership_and_none_without_it() {
+        let fence = Fence::new(Duration::from_secs(2));
+        let mut gate = Gate::new(None, fence.clone()).unwrap();
+        let mut pass = |deadline| gate.call(request((), Duration::from_secs(deadline)));
+        let timeout = |request: &Request<()>| {
+            let text = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap();
+            let (number, unit) = text.split_at(text.len() - 1);
+            let micros = match unit {
+                "n" => 1e-3,
+                "u" => 1.0,
+                "m" => 1e3,
+                "S" => 1e6,
+                other => panic!("{other}"),
+            };
+            number.parse::<f64>().unwrap() * micros / 1e6
+        };
+        assert!((timeout(&pass(30).unwrap()) - 30.0).abs() < 0.01);
+        fence.keep(crate::ownership::now() + Duration::from_secs(3));
+        let longest = timeout(&pass(30).unwrap());
+        assert!(longest <= 5.0 && longest > 4.5, "{longest}");
+        assert!((timeout(&pass(1).unwrap()) - 1.0).abs() < 0.01);
+        fence.close();
+        let error = status::of_call(pass(1).unwrap_err(), Effect::Rows, "Insert");
+        assert_eq!(error.kind(), Kind::Unavailable, "what was not sent is not in doubt");
+        assert!(error.message().contains("nothing is sent"), "{error}");
+    }
+}

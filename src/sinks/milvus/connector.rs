@@ -105,3 +105,47 @@ impl AsyncWrite for Fenced {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_passes_a_closed_fence() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let fence = Fence::new(Duration::from_secs(1));
+        let mut fenced = Fenced { stream, fence: fence.clone() };
+        let (mut other, _) = listener.accept().await.unwrap();
+        fenced.write_all(b"before").await.unwrap();
+        fence.close();
+        let error = fenced.write_all(b"after").await.unwrap_err();
+        assert!(error.to_string().contains("nothing is sent"), "{error}");
+        let error = fenced.write_vectored(&[io::IoSlice::new(b"after")]).await.unwrap_err();
+        assert!(error.to_string().contains("nothing is sent"), "{error}");
+        drop(fenced);
+        let mut seen = Vec::new();
+        other.read_to_end(&mut seen).await.unwrap();
+        assert_eq!(seen, b"before");
+    }
+
+    #[tokio::test]
+    async fn a_write_during_which_the_fence_closes_breaks_the_connection_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let fence = Fence::new(Duration::from_secs(1));
+        let mut fenced = Fenced { stream, fence: fence.clone() };
+        let (mut other, _) = listener.accept().await.unwrap();
+        let written = fenced.guarded(|_| {
+            fence.close();
+            Poll::Ready(Ok(5))
+        });
+        assert!(matches!(written, Poll::Ready(Err(_))));
+        drop(fenced);
+        let error = other.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
