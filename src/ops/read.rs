@@ -181,7 +181,7 @@ pub fn read<'scope>(
             }
             // With nothing downstream to do, only the next tick of the slowest channel can free any bytes, so that
             // channel may read beyond the budget.
-            shared.credits.set_laggard(Some(laggard), shared.is_idle());
+            shared.credits.set_laggard(Some(laggard), shared.is_idle() && !more);
             if more {
                 activator.activate();
             } else if channels.values().any(|channel| channel.retire.is_some()) {
