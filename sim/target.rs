@@ -12,6 +12,7 @@ use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, RecordBatch};
 use async_trait::async_trait;
 use migrans::milvus::catalog::{Catalog, Collection, CollectionId, CollectionName, Ddl, Load};
+use migrans::ops::apply::describe;
 use migrans::sinks::{Found, Operation, Sink, Write};
 use migrans::{Error, Kind, Result};
 use rand::RngExt;
@@ -212,7 +213,7 @@ impl Tables {
         }
         let id = open[chance.random_range(0..open.len())];
         let Some(mut call) = self.calls.remove(&id) else { return String::new() };
-        let mut text = format!("call {id} of run {}: ", call.run);
+        let mut text = format!("call {id} of run {}, {}: ", call.run, describe_request(&call.request));
         if !call.is_awaited(self.run) {
             text += &format!("{:?}, late", self.land(&call.request, None, false));
             call.landed = true;
@@ -410,6 +411,20 @@ impl Held {
             }
         }
     }
+}
+
+/// A request in a few words.
+fn describe_request(request: &Request) -> String {
+    let write = match request {
+        Request::Ddl(ddl) => return describe(ddl),
+        Request::Write(write) => write,
+    };
+    let (verb, what) = match &write.operation {
+        Operation::Insert(batches) => ("insert", format!("{:?}", rows(batches))),
+        Operation::Upsert(batches) => ("upsert", format!("{:?}", rows(batches))),
+        Operation::Delete(keys) => ("delete", format!("{:?}", texts(keys))),
+    };
+    format!("{verb} {} {:?} {what}", write.collection.name, write.partition.as_deref().unwrap_or_default())
 }
 
 /// Keys and values of batches.

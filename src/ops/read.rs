@@ -66,7 +66,7 @@ pub fn read<'scope>(
         let activator = worker.activator_for(Rc::clone(&info.address));
         let mut hold: Option<Capability<Tso>> = None;
         let mut channels: BTreeMap<PChannel, Channel> = BTreeMap::new();
-        move |(input, _frontier), output| {
+        move |(input, frontier), output| {
             let Some(source) = &source else { return };
             let now = shared.world.now();
             input.for_each(|cap, events| {
@@ -180,8 +180,11 @@ pub fn read<'scope>(
                 });
             }
             // With nothing downstream to do, only the next tick of the slowest channel can free any bytes, so that
-            // channel may read beyond the budget.
-            shared.credits.set_laggard(Some(laggard), shared.is_idle());
+            // channel may read beyond the budget. Not while it is the catalog that holds everything back, or while there
+            // are ticks that have not been looked at.
+            let catalog = frontier.frontier().first().copied().unwrap_or(Tso::MAX);
+            let starved = shared.is_idle() && !more && catalog >= least;
+            shared.credits.set_laggard(Some(laggard), starved);
             if more {
                 activator.activate();
             } else if channels.values().any(|channel| channel.retire.is_some()) {
