@@ -52,8 +52,15 @@ impl Topics {
     pub fn largest_ticks(&self) -> u64 {
         let topics = self.lock();
         let largest = topics.values().map(|topic| {
-            let parts = topic.split(|message| matches!(message, Message::Tick(_)));
-            parts.map(|part| part.iter().map(Message::bytes).sum()).max().unwrap_or(0)
+            let (mut last, mut bytes, mut most) = (Tso::ZERO, 0, 0);
+            for message in topic {
+                match message {
+                    Message::Tick(tick) if *tick > last => (last, bytes) = (*tick, 0),
+                    message => bytes += message.bytes(),
+                }
+                most = bytes.max(most);
+            }
+            most
         });
         largest.sum::<u64>()
     }

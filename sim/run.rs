@@ -68,6 +68,10 @@ pub fn simulate(seed: u64, told: bool) -> Result<Summary, String> {
         // The worker wants a closure that could go to another thread.
         let (back, end) = timely::execute_directly(move |worker| {
             let end = simulation.run(worker);
+            // Whatever is left of the graph would be waited for.
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
+            }
             (simulation, end)
         });
         simulation = back;
@@ -224,7 +228,7 @@ impl Simulation {
         let mut run = self.start(worker)?;
         let mut stopping = false;
         let mut left = STUCK;
-        let end = loop {
+        loop {
             let worth = self.chance.random_range(0..100);
             self.note(worth);
             match worth {
@@ -267,7 +271,7 @@ impl Simulation {
             if let Some(error) = run.failure.take() {
                 if error.message().contains("refused by the simulation") {
                     self.tell(|| format!("the pipeline stops: {error}"));
-                    break End::Again;
+                    return Ok(End::Again);
                 }
                 return Err(format!("INVARIANT 7: the pipeline stops with an error: {}", error.report()));
             }
@@ -280,11 +284,11 @@ impl Simulation {
                     self.disk.fail();
                     run.serving.next(false);
                 }
-                break End::Again;
+                return Ok(End::Again);
             }
             if stopping {
                 if run.shared.is_drained() && self.finish(worker, &mut run)? {
-                    break End::Again;
+                    return Ok(End::Again);
                 }
             } else if self.plan.requests > 0 && self.chance.random_bool(self.plan.stop) {
                 self.tell(|| String::from("--- stop"));
@@ -294,7 +298,7 @@ impl Simulation {
             if self.plan.requests == 0 {
                 left -= 1;
                 if self.is_done(&run) {
-                    break End::Done;
+                    return Ok(End::Done);
                 }
                 if left == 0 {
                     return Err(format!("INVARIANT 7: stuck: {}", self.standing(&run)));
@@ -305,11 +309,7 @@ impl Simulation {
                     self.plan.crashes = 0;
                 }
             }
-        };
-        for dataflow in worker.installed_dataflows() {
-            worker.drop_dataflow(dataflow);
         }
-        Ok(end)
     }
 
     /// Builds the graph, as `dataflow::run` does.
@@ -450,11 +450,8 @@ impl Simulation {
                 }
                 Operation::Delete(keys) => texts(keys).into_iter().find_map(|key| {
                     let high = high(&key);
-                    // Some delete of this key must be covered; one that deletes nothing leaves no trace here.
-                    let versions = source.versions().get(&(collection.id, key.clone()))?;
-                    let mut changes = versions.iter().map(|(ts, _)| *ts).filter(|ts| *ts > frontier);
-                    let first = changes.next()?;
-                    (first > high && versions.first().is_some_and(|(ts, _)| *ts > high))
+                    let mut times = source.deletes(collection.id, &key).iter();
+                    (!times.any(|ts| *ts > frontier && *ts <= high))
                         .then(|| format!("INVARIANT 3: a delete of {key} is sent, recorded is {high}"))
                 }),
             }
@@ -543,14 +540,16 @@ impl Simulation {
 
     fn standing(&self, run: &Run) -> String {
         let now = run.progress.now();
+        let last = source(&self.source).last();
+        let quiet = lock(&self.tables).is_quiet(self.world.elapsed());
         format!(
-            "F = {}, to be done up to {}; waiting for {:?}; {}; held {}; {:?}",
+            "F = {}, to be done up to {}; waiting for {:?}; {}; held {}; target quiet: {}",
             now.committed,
-            source(&self.source).last(),
+            last,
             now.waiting,
             self.catalogs_differ().unwrap_or_default(),
             run.shared.credits.held(),
-            lock(&self.tables).is_quiet(self.world.elapsed()),
+            quiet,
         )
     }
 

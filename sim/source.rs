@@ -62,6 +62,8 @@ pub struct Source {
     pending: BTreeMap<PChannel, Vec<(Tso, Message)>>,
     ticks: BTreeMap<PChannel, Tso>,
     versions: BTreeMap<(CollectionId, Key), Versions>,
+    /// When a delete of a key was written, whether there was a row or not.
+    deletes: BTreeMap<(CollectionId, Key), Vec<Tso>>,
     wanted_sent: Option<Catalog>,
 }
 
@@ -84,6 +86,7 @@ impl Source {
             pending: BTreeMap::new(),
             ticks: BTreeMap::new(),
             versions: BTreeMap::new(),
+            deletes: BTreeMap::new(),
             wanted_sent: None,
         }
     }
@@ -383,6 +386,9 @@ impl Source {
     }
 
     fn send_deletes(&mut self, ts: Tso, collection: &Collection, scope: PartitionId, keys: Vec<Key>) {
+        for key in &keys {
+            self.deletes.entry((collection.id, key.clone())).or_default().push(ts);
+        }
         for (vchannel, keys) in by_shard(collection, keys, |key| key) {
             let message = delete_message(self.new_id(), ts, collection, scope, &vchannel, &keys);
             self.pending.entry(vchannel.pchannel()).or_default().push((ts, Message::Delete(message)));
@@ -518,6 +524,11 @@ impl Source {
     /// The history of all keys.
     pub fn versions(&self) -> &BTreeMap<(CollectionId, Key), Versions> {
         &self.versions
+    }
+
+    /// When deletes of a key were written.
+    pub fn deletes(&self, collection: CollectionId, key: &Key) -> &[Tso] {
+        self.deletes.get(&(collection, key.clone())).map_or(&[], |times| times)
     }
 
     /// When a collection was dropped, if it was.

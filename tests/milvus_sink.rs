@@ -18,6 +18,7 @@ use migrans::milvus::proto::schema::scalar_field::Data as Scalars;
 use migrans::milvus::proto::schema::vector_field::Data as Vectors;
 use migrans::milvus::proto::schema::{self, DataType, ScalarField};
 use migrans::milvus::tso::Tso;
+use migrans::ownership::Fence;
 use migrans::pipeline::{MilvusTarget, Secret};
 use migrans::sinks::milvus::MilvusSink;
 use migrans::sinks::{Found, Operation, Sink, Write};
@@ -57,7 +58,7 @@ fn address(variable: &str) -> Option<String> {
 
 async fn server() -> Option<Server> {
     let uri = address("MIGRANS_TEST_TARGET")?;
-    let sink = MilvusSink::connect(&target(&uri)).await.unwrap();
+    let sink = MilvusSink::connect(&target(&uri), Fence::open()).await.unwrap();
     let channel = Channel::from_shared(uri.clone()).unwrap().connect().await.unwrap();
     let client = MilvusServiceClient::new(channel).max_decoding_message_size(256 << 20);
     Some(Server { sink, client, uri })
@@ -586,11 +587,12 @@ async fn a_missing_or_wrong_token_is_denied() {
     let Some(uri) = address("MIGRANS_TEST_AUTH_TARGET") else { return };
     for token in [None, Some("root:wrong"), Some("key")] {
         let token = token.map(|token| Secret(token.into()));
-        let error = MilvusSink::connect(&MilvusTarget { token, ..target(&uri) }).await.err().unwrap();
+        let error =
+            MilvusSink::connect(&MilvusTarget { token, ..target(&uri) }, Fence::open()).await.err().unwrap();
         assert_eq!(error.kind(), Kind::Denied, "{error:?}");
         assert!(error.message().contains(&uri), "{error:?}");
     }
     let token = Some(Secret("root:Milvus".into()));
-    let sink = MilvusSink::connect(&MilvusTarget { token, ..target(&uri) }).await.unwrap();
+    let sink = MilvusSink::connect(&MilvusTarget { token, ..target(&uri) }, Fence::open()).await.unwrap();
     assert!(sink.describe().contains("v2.3"), "{}", sink.describe());
 }

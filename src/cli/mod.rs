@@ -14,6 +14,7 @@ use crate::logging;
 use crate::milvus::tso::Tso;
 
 mod check;
+mod checkpoint;
 mod remove;
 mod run;
 mod signals;
@@ -66,6 +67,9 @@ enum Command {
         /// The pipeline file
         pipeline: PathBuf,
     },
+    /// Look at a pipeline's state, move it, or set it back
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Command),
     /// Print a source's messages as they pass, or count them
     Tail(tail::Arguments),
     /// List the places at which the process can be made to kill itself, for tests
@@ -105,6 +109,7 @@ pub fn main() -> ExitCode {
                 Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
                 Command::Check { pipeline, offline } => check::check(&pipeline, offline),
                 Command::Remove { pipeline } => remove::remove(&pipeline),
+                Command::Checkpoint(command) => checkpoint::checkpoint(command),
                 Command::Tail(arguments) => tail::tail(arguments),
                 Command::FailPoints => {
                     for (_, name, meaning) in failpoint::POINTS {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use crossbeam_channel::Receiver;
 use timely::scheduling::SyncActivator;
@@ -38,11 +40,13 @@ pub struct Ends {
     pub entry: Entry,
     /// Nothing later than this is applied.
     pub ceiling: Tso,
+    /// The revision that the source's etcd is known to have come to.
+    pub seen: Arc<AtomicI64>,
 }
 
 /// Builds the graph on `worker`. Returns what wakes the catalog's end of it.
 pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Result<SyncActivator> {
-    let Ends { catalog, log, ticks, apply: target, delivery, entry, ceiling } = ends;
+    let Ends { catalog, log, ticks, apply: target, delivery, entry, ceiling, seen } = ends;
     let checkpoint = target.checkpoint.clone();
     let writer = target.writer.clone();
     let floor = checkpoint.frontier.unwrap_or(Tso::ZERO);
@@ -67,15 +71,7 @@ pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Res
         let spans = order(changes, catalog, floor, policy, Rc::clone(shared));
         let work = coalesce(spans, Coalesce::new(batch_bytes, in_doubt), Rc::clone(shared));
         let applied = apply(work, target, Rc::clone(shared));
-        commit(
-            applied,
-            marks,
-            floor,
-            checkpoint.positions,
-            writer,
-            delivery.checkpoint_interval,
-            Rc::clone(shared),
-        );
+        commit(applied, marks, &checkpoint, writer, seen, delivery.checkpoint_interval, Rc::clone(shared));
         Ok(wake)
     })
 }

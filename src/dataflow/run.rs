@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use timely::scheduling::SyncActivator;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::channels::{ChannelNow, Channels};
-use super::checkpoint::{self, Checkpoint, Update, Writer};
+use super::checkpoint::{self, Checkpoint, Store, Update, Writer};
 use super::credits::Credits;
 use super::directory::Directory;
 use super::failure::Failure;
@@ -28,6 +28,7 @@ use crate::milvus::tso::Tso;
 use crate::ops::apply::lanes::Limits;
 use crate::ops::apply::{Apply, describe};
 use crate::ops::follow::Entry;
+use crate::ownership::{Candidate, Fence, Standing, Term, election};
 use crate::pipeline::{MqConfig, Pipeline, StartAt, TargetConfig};
 use crate::sinks::{self, Sink};
 use crate::sources::catalog::{CatalogSource, applied_after};
@@ -51,7 +52,7 @@ pub enum Until {
 }
 
 /// What is shown while a pipeline runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Status {
     /// Counted by the operators.
     pub now: Now,
@@ -65,6 +66,14 @@ pub struct Status {
     pub budget: u64,
     /// Each channel that is read.
     pub channels: Vec<ChannelNow>,
+    /// Who owns the pipeline, where that is not for the state folder alone to decide.
+    pub standing: Option<Standing>,
+}
+
+impl Status {
+    fn standing_by(standing: Standing) -> Status {
+        Status { standing: Some(standing), ..Status::default() }
+    }
 }
 
 /// How a run ended.
@@ -77,6 +86,8 @@ pub struct Summary {
 }
 
 /// Runs `pipeline` until `until`, an error, or `stop` being set. `observe` is called a few times a second.
+///
+/// With `[ownership]` it first stands by until no other process owns the pipeline.
 pub fn run(
     pipeline: &Pipeline,
     until: Until,
@@ -84,120 +95,237 @@ pub fn run(
     mut observe: impl FnMut(&Status),
 ) -> Result<Summary> {
     let started = Instant::now();
-    let (writer, mut checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
-    let first = checkpoint.frontier.is_none();
-    unprotected::check(!first)?;
+    let store = Store::open(&pipeline.state_dir)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
             |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
         )?;
-    let sink = runtime.block_on(sinks::connect(&pipeline.target))?;
-    runtime.block_on(finish_steps(&*sink, &writer, &mut checkpoint))?;
-    let select = pipeline.select.clone();
-    let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name));
-    let catalog = runtime.block_on(source)?.resume(checkpoint.applied.clone());
-    let read = runtime.block_on(catalog.read())?.catalog;
-    let adopt = matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt);
-    let mut obstacles = runtime.block_on(check::obstacles(&*sink, &read, &checkpoint, adopt))?;
-    if checkpoint.frontier.is_none() {
-        obstacles.extend(check::stray_positions(&pipeline.source, &read));
-    }
-    if let Some(error) = check::as_error(obstacles) {
-        return Err(error);
-    }
-    begin(pipeline, &writer, &mut checkpoint)?;
-    let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
-    tracing::info!(
-        pipeline = %pipeline.name,
-        source = %catalog.describe(),
-        target = %sink.describe(),
-        collections = read.collections.len(),
-        "{}",
-        match (first, began_at) {
-            (true, Tso::ZERO) => "starting".to_owned(),
-            (true, after) => format!("starting with what is later than {after}"),
-            (false, after) => format!("resuming after {after}"),
-        }
-    );
-
-    let world: Arc<dyn World> = Arc::new(RealWorld(runtime.handle().clone()));
-    let credits = Credits::new(budget(pipeline));
-    let channels = Arc::new(Channels::default());
-    let progress = Arc::new(Progress::new(began_at));
-    let failure = Failure::default();
-    let ended = Arc::new(AtomicBool::new(false));
-    let (ticks_in, ticks) = watch::channel(Tso::ZERO);
-    let (updates_in, updates) = crossbeam_channel::unbounded();
-    let worker = Worker {
-        pipeline: pipeline.clone(),
-        credits: Arc::clone(&credits),
-        channels: Arc::clone(&channels),
-        progress: Arc::clone(&progress),
-        world: Arc::clone(&world),
-        failure: failure.clone(),
-        stop: Arc::clone(stop),
-        ended: Arc::clone(&ended),
-        apply: Apply {
-            sink,
-            writer: writer.clone(),
+    let Some(mut candidate) = Candidate::new(pipeline)? else {
+        let (writer, checkpoint) = checkpoint::open(store, pipeline)?;
+        let ends = runtime.block_on(connect(pipeline, Fence::open()))?;
+        return Run { pipeline, until, stop, started, runtime, ends, term: None }.go(
+            writer,
             checkpoint,
-            adopt,
-            limits: Limits {
-                max_calls: pipeline.delivery.max_calls,
-                call_deadline: pipeline.delivery.call_deadline,
-                protected: !unprotected::is_on(),
-                seed: world.seed(),
-            },
-        },
-        updates,
-        ticks: ticks_in,
-        ceiling: if let Until::Time(tso) = until { tso } else { Tso::MAX },
+            &mut observe,
+        );
     };
-    let (wake_in, wake) = crossbeam_channel::bounded::<Result<SyncActivator>>(1);
-    let thread = thread::Builder::new()
-        .name("dataflow".into())
-        .spawn(move || worker.run(move |wake| drop(wake_in.send(wake))))
-        .map_err(|cause| Error::new(Kind::Internal, "can't start the dataflow's thread").caused_by(cause))?;
-    if let Ok(Ok(wake)) = wake.recv() {
-        let wake = Mutex::new(wake);
-        let failure = failure.clone();
-        runtime.spawn(async move {
-            let out = move |update| {
-                drop(updates_in.send(update));
-                if let Ok(wake) = wake.lock() {
-                    let _ = wake.activate();
+    candidate.check_definition(pipeline)?;
+    // Before it stands by: what keeps it from connecting is to be found out now.
+    let ends = runtime.block_on(connect(pipeline, candidate.fence()))?;
+    let term = candidate.stand_by(pipeline, stop, |standing| observe(&Status::standing_by(standing)))?;
+    let Some(term) = term else {
+        return Ok(Summary { status: Status::default(), elapsed: started.elapsed() });
+    };
+    let (writer, checkpoint) = match take_over(pipeline, store, &term) {
+        Ok(opened) => opened,
+        Err(error) => {
+            // Nothing has been sent.
+            term.release();
+            return Err(error);
+        }
+    };
+    Run { pipeline, until, stop, started, runtime, ends, term: Some(term) }.go(
+        writer,
+        checkpoint,
+        &mut observe,
+    )
+}
+
+/// The source's catalog and the target.
+struct Connected {
+    sink: Arc<dyn Sink>,
+    source: CatalogSource,
+}
+
+async fn connect(pipeline: &Pipeline, fence: Fence) -> Result<Connected> {
+    let sink = sinks::connect(&pipeline.target, fence).await?;
+    let select = pipeline.select.clone();
+    let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await?;
+    Ok(Connected { sink, source })
+}
+
+/// The checkpoint as the owner before left it.
+pub fn take_over(pipeline: &Pipeline, store: Store, term: &Term) -> Result<(Writer, Checkpoint)> {
+    let (replica, found) = term.replica()?;
+    let (writer, mut checkpoint) =
+        checkpoint::open_shared(store, Box::new(replica), found, pipeline, term.epoch(), &term.place())?;
+    // By our own clock: that of the owner before may be another one.
+    if let Some(settles) = term.settles_in().filter(|_| !checkpoint.clean) {
+        let over = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + settles;
+        checkpoint.calls_until = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
+    }
+    Ok((writer, checkpoint))
+}
+
+/// A run that owns its pipeline.
+struct Run<'a> {
+    pipeline: &'a Pipeline,
+    until: Until,
+    stop: &'a Arc<AtomicBool>,
+    started: Instant,
+    runtime: Runtime,
+    ends: Connected,
+    term: Option<Term>,
+}
+
+impl Run<'_> {
+    fn go(
+        self,
+        writer: Writer,
+        mut checkpoint: Checkpoint,
+        observe: &mut dyn FnMut(&Status),
+    ) -> Result<Summary> {
+        let was_clean = checkpoint.clean;
+        match self.prepare(&writer, &mut checkpoint) {
+            Ok(()) => self.follow(writer, checkpoint, observe),
+            Err(error) => {
+                if let Some(term) = self.term {
+                    // Nothing has been sent in this term: what was so before it still is.
+                    if was_clean && let Err(error) = writer.write(vec![Update::Clean]) {
+                        tracing::warn!("{}", error.report());
+                    }
+                    drop(writer);
+                    term.release();
                 }
-            };
-            if let Err(error) = Box::pin(catalog.run(ticks, out)).await {
+                Err(error)
+            }
+        }
+    }
+    /// Looks whether anything stands in the way, and where to begin.
+    fn prepare(&self, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
+        let Run { pipeline, runtime, ends: Connected { sink, source }, .. } = self;
+        let first = checkpoint.frontier.is_none();
+        unprotected::check(!first)?;
+        runtime.block_on(finish_steps(&**sink, writer, checkpoint))?;
+        let recognised = checkpoint.recognise(&runtime.block_on(source.standing())?)?;
+        let read = runtime.block_on(source.read())?.catalog;
+        let adopt = adopts(pipeline);
+        let mut obstacles = runtime.block_on(check::obstacles(&**sink, &read, checkpoint, adopt))?;
+        if first {
+            obstacles.extend(check::stray_positions(&pipeline.source, &read));
+        }
+        if let Some(error) = check::as_error(obstacles) {
+            return Err(error);
+        }
+        if let Update::Source(source) = recognised {
+            checkpoint.source = Some(source);
+        }
+        writer.write(vec![recognised])?;
+        begin(pipeline, writer, checkpoint)?;
+        let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
+        tracing::info!(
+            pipeline = %pipeline.name,
+            source = %source.describe(),
+            target = %sink.describe(),
+            collections = read.collections.len(),
+            "{}",
+            match (first, began_at) {
+                (true, Tso::ZERO) => "starting".to_owned(),
+                (true, after) => format!("starting with what is later than {after}"),
+                (false, after) => format!("resuming after {after}"),
+            }
+        );
+        Ok(())
+    }
+
+    /// Runs the dataflow until it is to stop.
+    fn follow(
+        self,
+        writer: Writer,
+        checkpoint: Checkpoint,
+        observe: &mut dyn FnMut(&Status),
+    ) -> Result<Summary> {
+        let Run { pipeline, until, stop, started, runtime, ends, term } = self;
+        let catalog = ends.source.resume(checkpoint.applied.clone());
+        let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
+        let world: Arc<dyn World> = Arc::new(RealWorld(runtime.handle().clone()));
+        let credits = Credits::new(budget(pipeline));
+        let channels = Arc::new(Channels::default());
+        let progress = Arc::new(Progress::new(began_at));
+        let failure = Failure::default();
+        let ended = Arc::new(AtomicBool::new(false));
+        let (ticks_in, ticks) = watch::channel(Tso::ZERO);
+        let (updates_in, updates) = crossbeam_channel::unbounded();
+        let worker = Worker {
+            pipeline: pipeline.clone(),
+            credits: Arc::clone(&credits),
+            channels: Arc::clone(&channels),
+            progress: Arc::clone(&progress),
+            world: Arc::clone(&world),
+            failure: failure.clone(),
+            stop: Arc::clone(stop),
+            ended: Arc::clone(&ended),
+            apply: Apply {
+                sink: ends.sink,
+                writer: writer.clone(),
+                checkpoint,
+                adopt: adopts(pipeline),
+                limits: Limits {
+                    max_calls: pipeline.delivery.max_calls,
+                    call_deadline: call_deadline(pipeline),
+                    protected: !unprotected::is_on(),
+                    seed: world.seed(),
+                },
+            },
+            updates,
+            ticks: ticks_in,
+            ceiling: if let Until::Time(tso) = until { tso } else { Tso::MAX },
+            seen: catalog.seen(),
+        };
+        let (wake_in, wake) = crossbeam_channel::bounded::<Result<SyncActivator>>(1);
+        let thread = thread::Builder::new()
+            .name("dataflow".into())
+            .spawn(move || worker.run(move |wake| drop(wake_in.send(wake))))
+            .map_err(|cause| {
+                Error::new(Kind::Internal, "can't start the dataflow's thread").caused_by(cause)
+            })?;
+        if let Ok(Ok(wake)) = wake.recv() {
+            let wake = Mutex::new(wake);
+            let failure = failure.clone();
+            runtime.spawn(async move {
+                let out = move |update| {
+                    drop(updates_in.send(update));
+                    if let Ok(wake) = wake.lock() {
+                        let _ = wake.activate();
+                    }
+                };
+                if let Err(error) = Box::pin(catalog.run(ticks, out)).await {
+                    failure.set(error);
+                }
+            });
+        }
+
+        let status = || Status {
+            now: progress.now(),
+            began_at,
+            held_bytes: credits.held(),
+            peak_bytes: credits.peak(),
+            budget: credits.budget(),
+            channels: channels.now(&credits),
+            standing: term.as_ref().map(Term::standing),
+        };
+        while !thread.is_finished() {
+            thread::sleep(Duration::from_millis(50));
+            if let Some(error) = term.as_ref().and_then(Term::lost).filter(|_| !failure.is_set()) {
                 failure.set(error);
             }
-        });
-    }
-
-    let status = || Status {
-        now: progress.now(),
-        began_at,
-        held_bytes: credits.held(),
-        peak_bytes: credits.peak(),
-        budget: credits.budget(),
-        channels: channels.now(&credits),
-    };
-    while !thread.is_finished() {
-        thread::sleep(Duration::from_millis(50));
-        let status = status();
-        if is_reached(until, &status.now) {
-            stop.store(true, Ordering::Release);
+            let status = status();
+            if is_reached(until, &status.now) {
+                stop.store(true, Ordering::Release);
+            }
+            channels.tell();
+            observe(&status);
         }
-        channels.tell();
-        observe(&status);
+        let clean = thread.join().map_err(|_| Error::new(Kind::Internal, "the dataflow panicked"))?;
+        ended.store(true, Ordering::Release);
+        let last = status();
+        let finished = finish(runtime, writer, term, clean && !failure.is_set());
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        finished?;
+        Ok(Summary { status: last, elapsed: started.elapsed() })
     }
-    let clean = thread.join().map_err(|_| Error::new(Kind::Internal, "the dataflow panicked"))?;
-    ended.store(true, Ordering::Release);
-    finish(runtime, &writer, clean && !failure.is_set())?;
-    if let Some(error) = failure.take() {
-        return Err(error);
-    }
-    Ok(Summary { status: status(), elapsed: started.elapsed() })
 }
 
 /// The bytes that the dataflow may hold. What a broker's client has read ahead is not counted there, so a quarter is left
@@ -211,18 +339,25 @@ fn budget(pipeline: &Pipeline) -> u64 {
 }
 
 /// Makes the beginning of a pipeline that starts at a time its frontier: what is not later is not to be applied, which
-/// is what a frontier says.
+/// is what a frontier says. With a beginning for single channels, the latest of these is what nobody may go back behind.
 fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
-    let start = match pipeline.source.start {
-        StartAt::Latest => Tso::now(),
-        StartAt::After(tso) => tso,
-        StartAt::Collection | StartAt::Earliest => return Ok(()),
-    };
-    if checkpoint.frontier.is_none() {
-        writer.write(vec![Update::Frontier(start, BTreeMap::new())])?;
-        failpoint::pass(Point::StartBegun);
-        checkpoint.frontier = Some(start);
+    if checkpoint.frontier.is_some() {
+        return Ok(());
     }
+    let start = match pipeline.source.start {
+        StartAt::Latest => Some(Tso::now()),
+        StartAt::After(tso) => Some(tso),
+        StartAt::Collection | StartAt::Earliest => None,
+    };
+    let positions = pipeline.source.positions.values().map(|position| position.time);
+    let began = positions.chain(start).max();
+    let mut updates: Vec<Update> = began.into_iter().map(Update::Began).collect();
+    updates.extend(start.map(|start| Update::Frontier(start, BTreeMap::new())));
+    if !updates.is_empty() {
+        writer.write(updates)?;
+        failpoint::pass(Point::StartBegun);
+    }
+    (checkpoint.began, checkpoint.frontier) = (began, start);
     Ok(())
 }
 
@@ -246,15 +381,36 @@ fn is_reached(until: Until, now: &Now) -> bool {
     }
 }
 
-fn finish(runtime: Runtime, writer: &Writer, clean: bool) -> Result<()> {
-    runtime.shutdown_timeout(Duration::from_millis(500));
-    if !clean {
-        return Ok(());
+fn finish(runtime: Runtime, writer: Writer, term: Option<Term>, clean: bool) -> Result<()> {
+    if let Some(term) = &term {
+        term.close();
     }
-    failpoint::pass(Point::StopBefore);
-    writer.write(vec![Update::Clean])?;
-    failpoint::pass(Point::StopRecorded);
-    Ok(())
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    let mut finished = Ok(());
+    if clean {
+        failpoint::pass(Point::StopBefore);
+        finished = writer.write(vec![Update::Clean]);
+        failpoint::pass(Point::StopRecorded);
+    }
+    drop(writer);
+    if let Some(term) = term
+        && clean
+        && finished.is_ok()
+    {
+        // Otherwise it ends by itself: until then calls that were sent are covered by it.
+        term.release();
+    }
+    finished
+}
+
+fn adopts(pipeline: &Pipeline) -> bool {
+    matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt)
+}
+
+/// How long a call may take.
+fn call_deadline(pipeline: &Pipeline) -> Duration {
+    let wanted = pipeline.delivery.call_deadline;
+    pipeline.ownership.as_ref().map_or(wanted, |config| wanted.min(election::longest_call(config)))
 }
 
 /// What the thread of the dataflow needs.
@@ -271,6 +427,7 @@ struct Worker {
     updates: crossbeam_channel::Receiver<sources::catalog::CatalogUpdate>,
     ticks: watch::Sender<Tso>,
     ceiling: Tso,
+    seen: Arc<AtomicI64>,
 }
 
 impl Worker {
@@ -320,6 +477,7 @@ impl Worker {
                     positions: self.pipeline.source.positions.clone(),
                 },
                 ceiling: self.ceiling,
+                seen: self.seen,
             };
             match build(worker, ends, &shared) {
                 Ok(wake) => built(Ok(wake)),

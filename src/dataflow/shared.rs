@@ -55,6 +55,7 @@ pub struct Shared {
 
 impl Shared {
     /// For one worker.
+    #[expect(clippy::too_many_arguments, reason = "each is another part of the run")]
     pub fn new(
         credits: Arc<Credits>,
         channels: Arc<Channels>,

@@ -48,7 +48,7 @@ impl World for RealWorld {
     }
 
     fn sleep(&self, time: Duration) -> Task {
-        // Made on the dataflow's thread, it must not look for the runtime before it is awaited.
+        // The timer is made where it is awaited: operators have no runtime around them.
         Box::pin(async move { tokio::time::sleep(time).await })
     }
 

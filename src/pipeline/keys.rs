@@ -33,6 +33,17 @@ pub struct Key {
     pub meaning: &'static str,
     /// A value as written in the file.
     pub example: &'static str,
+    /// Whether it may be another one in the next run with the same state.
+    pub between_runs: BetweenRuns,
+}
+
+/// Whether a value may change between two runs that share a state folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BetweenRuns {
+    /// Yes: the next run goes on with the new value.
+    Free,
+    /// No: what the state folder says would not be true any more, and a start is refused. This is why.
+    Tied(&'static str),
 }
 
 /// What a value looks like. Limits are inclusive; sizes and durations are written as in the file.
@@ -154,7 +165,7 @@ pub static SOURCE_POSITIONS: Table = Table {
          milvus-backup hand out",
     ),
     meaning: "Where single vchannels are begun, in place of what `start` says. Of such a vchannel everything later than \
-              the time in its position is taken, and nothing earlier.",
+              the time in its position is taken, and nothing earlier. They must stay between runs, since what lies before them is not on the target.",
 };
 /// `[select]`
 pub static SELECT: Table = Table {
@@ -186,6 +197,25 @@ pub static DELIVERY: Table = Table {
     meaning: "How much, how fast, how fresh. The defaults suit most pipelines.",
 };
 
+/// `[ownership]`
+pub static OWNERSHIP: Table = Table {
+    path: "ownership",
+    variants: &[],
+    required: false,
+    free: None,
+    meaning: "For a pipeline that is started on several hosts, of which one runs and the others stand by: which of them owns \
+              the pipeline is decided in an etcd, and the checkpoint is kept there too. Without this table, the lock on \
+              `state_dir` decides alone. `docs/ownership.md` has the rules.",
+};
+/// `[ownership.etcd_tls]`
+pub static OWNERSHIP_ETCD_TLS: Table = Table {
+    path: "ownership.etcd_tls",
+    variants: &[],
+    required: false,
+    free: None,
+    meaning: "TLS for the connection to this etcd, beyond what `https://` in its addresses does by itself.",
+};
+
 /// `name`
 pub static NAME: Key = Key {
     table: "",
@@ -195,6 +225,7 @@ pub static NAME: Key = Key {
     default: Default::Required,
     meaning: "The pipeline's name, in logs and in the default of `state_dir`.",
     example: "\"orders-standby\"",
+    between_runs: BetweenRuns::Tied("the state folder belongs to the pipeline of that name"),
 };
 /// `state_dir`
 pub static STATE_DIR: Key = Key {
@@ -206,8 +237,9 @@ pub static STATE_DIR: Key = Key {
         "`$XDG_STATE_HOME/migrans/<name>`, or `~/.local/state/migrans/<name>` without that variable",
     ),
     meaning: "The folder of the checkpoint: what was applied, and where reading goes on. One process at a time may \
-              own it. Without it the pipeline starts over.",
+              own it. Without it the pipeline starts over. With `[ownership]` it is a copy of what is in etcd.",
     example: "\"/var/lib/migrans/orders-standby\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `etcd` in `[source]`
 pub static SOURCE_ETCD: Key = Key {
@@ -218,6 +250,7 @@ pub static SOURCE_ETCD: Key = Key {
     default: Default::Required,
     meaning: "The addresses of the source's etcd (Milvus: `etcd.endpoints`), with `http://` or `https://` in front.",
     example: "[\"http://127.0.0.1:2379\"]",
+    between_runs: BetweenRuns::Free,
 };
 /// `root_path` in `[source]`
 pub static SOURCE_ROOT_PATH: Key = Key {
@@ -228,6 +261,7 @@ pub static SOURCE_ROOT_PATH: Key = Key {
     default: Default::Value("by-dev"),
     meaning: "The prefix of the source's keys in etcd (Milvus: `etcd.rootPath`).",
     example: "\"by-dev\"",
+    between_runs: BetweenRuns::Tied("below another path is another cluster"),
 };
 /// `meta_path` in `[source]`
 pub static SOURCE_META_PATH: Key = Key {
@@ -238,6 +272,7 @@ pub static SOURCE_META_PATH: Key = Key {
     default: Default::Value("meta"),
     meaning: "The prefix of the catalog below `root_path` (Milvus: `etcd.metaSubPath`).",
     example: "\"meta\"",
+    between_runs: BetweenRuns::Tied("below another path is another cluster"),
 };
 /// `etcd_username` in `[source]`
 pub static SOURCE_ETCD_USERNAME: Key = Key {
@@ -248,6 +283,7 @@ pub static SOURCE_ETCD_USERNAME: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "The user for etcd. It needs to read below `root_path`, nothing else. Goes with `etcd_password`.",
     example: "\"reader\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `etcd_password` in `[source]`
 pub static SOURCE_ETCD_PASSWORD: Key = Key {
@@ -258,6 +294,7 @@ pub static SOURCE_ETCD_PASSWORD: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "That user's password. Take it from the environment rather than writing it into the file.",
     example: "\"${ETCD_PASSWORD}\"",
+    between_runs: BetweenRuns::Free,
 };
 /// The keys of `[source.etcd_tls]`
 pub static SOURCE_ETCD_TLS_KEYS: TlsKeys = tls_keys("source.etcd_tls", &[]);
@@ -270,6 +307,7 @@ pub static SOURCE_MQ_TYPE: Key = Key {
     default: Default::Required,
     meaning: "Its kind (Milvus: `mq.type`). `rocksmq`: the queue that is embedded in a standalone Milvus.",
     example: "\"rocksmq\"",
+    between_runs: BetweenRuns::Tied("positions are in the words of the queue"),
 };
 /// `path` in `[source.mq]` of RocksMQ
 pub static SOURCE_MQ_PATH: Key = Key {
@@ -281,6 +319,7 @@ pub static SOURCE_MQ_PATH: Key = Key {
     meaning: "The folder of the queue (Milvus: `rocksmq.path`), on this machine. It is only read; Milvus may run \
               beside it.",
     example: "\"/var/lib/milvus/rdb_data\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `brokers` in `[source.mq]` of Kafka
 pub static KAFKA_BROKERS: Key = Key {
@@ -292,6 +331,7 @@ pub static KAFKA_BROKERS: Key = Key {
     meaning: "Brokers to begin with (Milvus: `kafka.brokerList`); the others are learnt from them. Topics are only \
               read: there is no consumer group, and nothing is committed.",
     example: "[\"kafka-1:9092\", \"kafka-2:9092\"]",
+    between_runs: BetweenRuns::Free,
 };
 /// `security` in `[source.mq]` of Kafka
 pub static KAFKA_SECURITY: Key = Key {
@@ -302,6 +342,7 @@ pub static KAFKA_SECURITY: Key = Key {
     default: Default::Value("plaintext"),
     meaning: "How the brokers are spoken to (Milvus: `kafka.securityProtocol`).",
     example: "\"sasl_ssl\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `sasl_mechanism` in `[source.mq]` of Kafka
 pub static KAFKA_SASL_MECHANISM: Key = Key {
@@ -312,6 +353,7 @@ pub static KAFKA_SASL_MECHANISM: Key = Key {
     default: Default::Value("PLAIN"),
     meaning: "How `username` and `password` are shown (Milvus: `kafka.saslMechanisms`).",
     example: "\"SCRAM-SHA-512\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `username` in `[source.mq]` of Kafka
 pub static KAFKA_USERNAME: Key = Key {
@@ -322,6 +364,7 @@ pub static KAFKA_USERNAME: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "The user for SASL. It needs to read and describe the topics, nothing else. Goes with `password`.",
     example: "\"reader\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `password` in `[source.mq]` of Kafka
 pub static KAFKA_PASSWORD: Key = Key {
@@ -332,6 +375,7 @@ pub static KAFKA_PASSWORD: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "That user's password. Take it from the environment rather than writing it into the file.",
     example: "\"${KAFKA_PASSWORD}\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `uri` in `[source.mq]` of Pulsar
 pub static PULSAR_URI: Key = Key {
@@ -342,6 +386,7 @@ pub static PULSAR_URI: Key = Key {
     default: Default::Required,
     meaning: "The address of a broker or of the proxy (Milvus: `pulsar.address` and `pulsar.port`).",
     example: "\"pulsar://127.0.0.1:6650\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `tenant` in `[source.mq]` of Pulsar
 pub static PULSAR_TENANT: Key = Key {
@@ -352,6 +397,7 @@ pub static PULSAR_TENANT: Key = Key {
     default: Default::Value("public"),
     meaning: "The tenant of the topics (Milvus: `pulsar.tenant`).",
     example: "\"milvus\"",
+    between_runs: BetweenRuns::Tied("other topics are another log"),
 };
 /// `namespace` in `[source.mq]` of Pulsar
 pub static PULSAR_NAMESPACE: Key = Key {
@@ -362,6 +408,7 @@ pub static PULSAR_NAMESPACE: Key = Key {
     default: Default::Value("default"),
     meaning: "The namespace of the topics (Milvus: `pulsar.namespace`).",
     example: "\"production\"",
+    between_runs: BetweenRuns::Tied("other topics are another log"),
 };
 /// `token` in `[source.mq]` of Pulsar
 pub static PULSAR_TOKEN: Key = Key {
@@ -372,6 +419,7 @@ pub static PULSAR_TOKEN: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "A token (JWT) for the brokers. Take it from the environment rather than writing it into the file.",
     example: "\"${PULSAR_TOKEN}\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `subscription` in `[source.mq]` of Pulsar
 pub static PULSAR_SUBSCRIPTION: Key = Key {
@@ -385,6 +433,7 @@ pub static PULSAR_SUBSCRIPTION: Key = Key {
               `migrans remove` takes it away with the pipeline; a pipeline that is just forgotten leaves the brokers \
               keeping everything.",
     example: "true",
+    between_runs: BetweenRuns::Free,
 };
 /// The keys of `[source.mq.tls]`
 pub static SOURCE_MQ_TLS_KEYS: TlsKeys = tls_keys("source.mq.tls", &[]);
@@ -400,6 +449,7 @@ pub static SOURCE_START: Key = Key {
               machine's clock. A time (RFC 3339, or a Milvus timestamp): with the first change later than that, in every \
               collection. Rows from before the beginning are not copied, only collections themselves are.",
     example: "\"2026-11-22T10:00:00Z\"",
+    between_runs: BetweenRuns::Tied("what lies before the beginning is not on the target"),
 };
 /// `collections` in `[select]`
 pub static SELECT_COLLECTIONS: Key = Key {
@@ -410,6 +460,9 @@ pub static SELECT_COLLECTIONS: Key = Key {
     default: Default::Required,
     meaning: "What to take: at least one pattern.",
     example: "[\"default.orders\", \"shop.*\"]",
+    between_runs: BetweenRuns::Tied(
+        "a collection that is taken in later would lack its earlier rows, and one that is left out would be dropped",
+    ),
 };
 /// `exclude` in `[select]`
 pub static SELECT_EXCLUDE: Key = Key {
@@ -420,6 +473,9 @@ pub static SELECT_EXCLUDE: Key = Key {
     default: Default::Words("nothing is left out"),
     meaning: "What to leave out of that. It wins over `collections`.",
     example: "[\"shop.tmp_*\"]",
+    between_runs: BetweenRuns::Tied(
+        "a collection that is taken in later would lack its earlier rows, and one that is left out would be dropped",
+    ),
 };
 /// `type` in `[target]`
 pub static TARGET_TYPE: Key = Key {
@@ -431,6 +487,7 @@ pub static TARGET_TYPE: Key = Key {
     meaning: "Its kind. `milvus`: a Milvus, written by Insert, Upsert and Delete. `null`: takes everything and \
               keeps nothing, to measure the source's side alone.",
     example: "\"milvus\"",
+    between_runs: BetweenRuns::Tied("another target does not hold what was applied to this one"),
 };
 /// `uri` in `[target]` of Milvus
 pub static TARGET_URI: Key = Key {
@@ -441,6 +498,7 @@ pub static TARGET_URI: Key = Key {
     default: Default::Required,
     meaning: "The address of its proxy.",
     example: "\"http://127.0.0.1:19530\"",
+    between_runs: BetweenRuns::Tied("another target does not hold what was applied to this one"),
 };
 /// `token` in `[target]` of Milvus
 pub static TARGET_TOKEN: Key = Key {
@@ -451,6 +509,7 @@ pub static TARGET_TOKEN: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "`user:password` or an API key. Take it from the environment rather than writing it into the file.",
     example: "\"${TARGET_TOKEN}\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `adopt` in `[target]` of Milvus
 pub static TARGET_ADOPT: Key = Key {
@@ -463,6 +522,7 @@ pub static TARGET_ADOPT: Key = Key {
               written to if their schema matches. Without it they are a conflict, reported before anything is \
               written.",
     example: "true",
+    between_runs: BetweenRuns::Free,
 };
 /// `connect_timeout` in `[target]` of Milvus
 pub static TARGET_CONNECT_TIMEOUT: Key = Key {
@@ -473,6 +533,7 @@ pub static TARGET_CONNECT_TIMEOUT: Key = Key {
     default: Default::Value("10s"),
     meaning: "How long connecting may take.",
     example: "\"30s\"",
+    between_runs: BetweenRuns::Free,
 };
 /// The keys of `[target.tls]`
 pub static TARGET_TLS_KEYS: TlsKeys = tls_keys("target.tls", &["milvus"]);
@@ -487,6 +548,7 @@ pub static DELIVERY_MEMORY: Key = Key {
               pauses when it is used up. The process takes this and a constant. With Kafka and Pulsar, a quarter of it is for \
               what their clients have read ahead. At least twice `batch`.",
     example: "\"1GiB\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `max_lag` in `[delivery]`
 pub static DELIVERY_MAX_LAG: Key = Key {
@@ -498,6 +560,7 @@ pub static DELIVERY_MAX_LAG: Key = Key {
     meaning: "How long changes may be held back to make batches fuller. Smaller is fresher, larger is more \
               throughput per call.",
     example: "\"1s\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `batch` in `[delivery]`
 pub static DELIVERY_BATCH: Key = Key {
@@ -508,6 +571,7 @@ pub static DELIVERY_BATCH: Key = Key {
     default: Default::Value("8MiB"),
     meaning: "The size that batches are cut at. (A Milvus proxy takes no call above 64 MiB.)",
     example: "\"16MiB\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `max_calls` in `[delivery]`
 pub static DELIVERY_MAX_CALLS: Key = Key {
@@ -519,6 +583,7 @@ pub static DELIVERY_MAX_CALLS: Key = Key {
     meaning: "The most calls to the target that are in flight at a time. The pipeline uses fewer when the target \
               gets slower by more.",
     example: "8",
+    between_runs: BetweenRuns::Free,
 };
 /// `call_deadline` in `[delivery]`
 pub static DELIVERY_CALL_DEADLINE: Key = Key {
@@ -528,8 +593,9 @@ pub static DELIVERY_CALL_DEADLINE: Key = Key {
     shape: Shape::Duration("1s", "10m"),
     default: Default::Value("10s"),
     meaning: "How long one call may take. It is also how long a start after a crash waits, at most, until no call \
-              from before the crash can still take effect.",
+              from before the crash can still take effect. With `[ownership]`, its `ttl` and `settle` limit both.",
     example: "\"30s\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `checkpoint_interval` in `[delivery]`
 pub static DELIVERY_CHECKPOINT_INTERVAL: Key = Key {
@@ -541,7 +607,83 @@ pub static DELIVERY_CHECKPOINT_INTERVAL: Key = Key {
     meaning: "How often progress is made durable while changes flow. After a crash, what was applied since then is \
               applied again, with the same outcome.",
     example: "\"2s\"",
+    between_runs: BetweenRuns::Free,
 };
+
+/// `etcd` in `[ownership]`
+pub static OWNERSHIP_ETCD: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "etcd",
+    shape: Shape::Addresses,
+    default: Default::Required,
+    meaning: "The addresses of the etcd (3.4 or later) that decides, with `http://` or `https://` in front. It may be the \
+              source's own: nothing below Milvus' prefix is touched. All processes of the pipeline name the same one.",
+    example: "[\"http://etcd-1:2379\", \"http://etcd-2:2379\", \"http://etcd-3:2379\"]",
+    between_runs: BetweenRuns::Free,
+};
+/// `etcd_username` in `[ownership]`
+pub static OWNERSHIP_ETCD_USERNAME: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "etcd_username",
+    shape: Shape::Text,
+    default: Default::Words("no authentication"),
+    meaning: "The user for that etcd. It needs to read and write below `prefix`, nothing else. Goes with `etcd_password`.",
+    example: "\"migrans\"",
+    between_runs: BetweenRuns::Free,
+};
+/// `etcd_password` in `[ownership]`
+pub static OWNERSHIP_ETCD_PASSWORD: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "etcd_password",
+    shape: Shape::Secret,
+    default: Default::Words("no authentication"),
+    meaning: "That user's password. Take it from the environment rather than writing it into the file.",
+    example: "\"${ETCD_PASSWORD}\"",
+    between_runs: BetweenRuns::Free,
+};
+/// `prefix` in `[ownership]`
+pub static OWNERSHIP_PREFIX: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "prefix",
+    shape: Shape::Text,
+    default: Default::Value("/migrans/"),
+    meaning: "The prefix of all keys there; the pipeline's name follows. Two pipelines with the same name need different ones. \
+              Below another one there is no checkpoint yet, and a state folder that was a copy of one is refused.",
+    example: "\"/teams/search/migrans/\"",
+    between_runs: BetweenRuns::Free,
+};
+/// `ttl` in `[ownership]`
+pub static OWNERSHIP_TTL: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "ttl",
+    shape: Shape::Duration("2s", "5m"),
+    default: Default::Value("3s"),
+    meaning: "How long an owner may be silent before its ownership ends, in whole seconds. A shorter outage of the etcd is not \
+              noticed; in a longer one the owner stops sending before another can begin. An etcd with a long election \
+              timeout makes it at least one and a half times that.",
+    example: "\"10s\"",
+    between_runs: BetweenRuns::Free,
+};
+/// `settle` in `[ownership]`
+pub static OWNERSHIP_SETTLE: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "settle",
+    shape: Shape::Duration("1s", "10m"),
+    default: Default::Value("4s"),
+    meaning: "How long a new owner waits, after one that did not stop cleanly, until no call of that one can still take effect. \
+              From the death of an owner until the next one writes it takes at most `ttl`, a second, and this. No call is given \
+              more time than `ttl` and half of this, whatever `call_deadline` says.",
+    example: "\"10s\"",
+    between_runs: BetweenRuns::Free,
+};
+/// The keys of `[ownership.etcd_tls]`
+pub static OWNERSHIP_ETCD_TLS_KEYS: TlsKeys = tls_keys("ownership.etcd_tls", &[]);
 
 /// The keys of a table with TLS settings.
 #[derive(Debug)]
@@ -566,6 +708,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
             default: Default::Words("the certificates of the system alone"),
             meaning: "A PEM file with the certificates to trust, beside those of the system.",
             example: "\"ca.pem\"",
+            between_runs: BetweenRuns::Free,
         },
         cert: Key {
             table,
@@ -575,6 +718,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
             default: Default::Words("none is shown"),
             meaning: "A PEM file with our own certificate. Goes with `key`.",
             example: "\"client.pem\"",
+            between_runs: BetweenRuns::Free,
         },
         key: Key {
             table,
@@ -584,6 +728,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
             default: Default::Words("none"),
             meaning: "A PEM file with the key of that certificate.",
             example: "\"client-key.pem\"",
+            between_runs: BetweenRuns::Free,
         },
         server_name: Key {
             table,
@@ -593,12 +738,13 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
             default: Default::Words("the host of the address"),
             meaning: "The name to expect in the server's certificate.",
             example: "\"milvus.example\"",
+            between_runs: BetweenRuns::Free,
         },
     }
 }
 
 /// All tables, each after the one around it.
-pub static TABLES: [&Table; 11] = [
+pub static TABLES: [&Table; 13] = [
     &TOP,
     &SOURCE,
     &SOURCE_ETCD_TLS,
@@ -610,10 +756,12 @@ pub static TABLES: [&Table; 11] = [
     &TARGET,
     &TARGET_TLS,
     &DELIVERY,
+    &OWNERSHIP,
+    &OWNERSHIP_ETCD_TLS,
 ];
 
 /// All keys, by table.
-pub static KEYS: [&Key; 45] = [
+pub static KEYS: [&Key; 55] = [
     &NAME,
     &STATE_DIR,
     &SOURCE_ETCD,
@@ -659,4 +807,14 @@ pub static KEYS: [&Key; 45] = [
     &DELIVERY_MAX_CALLS,
     &DELIVERY_CALL_DEADLINE,
     &DELIVERY_CHECKPOINT_INTERVAL,
+    &OWNERSHIP_ETCD,
+    &OWNERSHIP_ETCD_USERNAME,
+    &OWNERSHIP_ETCD_PASSWORD,
+    &OWNERSHIP_PREFIX,
+    &OWNERSHIP_TTL,
+    &OWNERSHIP_SETTLE,
+    &OWNERSHIP_ETCD_TLS_KEYS.ca,
+    &OWNERSHIP_ETCD_TLS_KEYS.cert,
+    &OWNERSHIP_ETCD_TLS_KEYS.key,
+    &OWNERSHIP_ETCD_TLS_KEYS.server_name,
 ];

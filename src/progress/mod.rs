@@ -15,7 +15,8 @@ mod report;
 pub use display::Display;
 pub use rate::Window;
 pub use report::{
-    ChannelReport, CollectionReport, LagPercentiles, MemoryReport, Report, RowCounts, WaitedReport,
+    ChannelReport, CollectionReport, LagPercentiles, MemoryReport, OwnershipReport, Report, RowCounts,
+    WaitedReport,
 };
 
 /// The state of a pipeline at one moment. Counts are of this run, and only grow.

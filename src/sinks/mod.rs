@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
+use crate::ownership::Fence;
 use crate::pipeline::TargetConfig;
 
 pub mod milvus;
@@ -74,9 +75,10 @@ pub enum Operation {
 }
 
 /// Connects to the target that a pipeline file names. The one place where sinks are registered.
-pub async fn connect(config: &TargetConfig) -> Result<Arc<dyn Sink>> {
+/// Whatever is written asks `fence` before.
+pub async fn connect(config: &TargetConfig, fence: Fence) -> Result<Arc<dyn Sink>> {
     match config {
-        TargetConfig::Milvus(config) => Ok(Arc::new(milvus::MilvusSink::connect(config).await?)),
+        TargetConfig::Milvus(config) => Ok(Arc::new(milvus::MilvusSink::connect(config, fence).await?)),
         TargetConfig::Null => Ok(Arc::new(null::NullSink)),
     }
 }

@@ -22,10 +22,15 @@ pub const FORMAT: u32 = 2;
 
 /// The keys without an id.
 pub const FORMAT_KEY: &str = "format";
-pub(super) const PIPELINE: &str = "pipeline";
+/// Whose records they are.
+pub const PIPELINE: &str = "pipeline";
+/// The fencing epoch of the run that wrote the records, where the truth is in an etcd and this is a copy of it.
+pub const EPOCH: &str = "epoch";
 pub(super) const FRONTIER: &str = "frontier";
+const BEGAN: &str = "began";
+const SOURCE: &str = "source";
 pub(super) const CALLS_UNTIL: &str = "calls_until";
-const CLEAN: &str = "clean";
+pub(super) const CLEAN: &str = "clean";
 const SEAL: &str = "seal";
 /// What stands before an id.
 const POSITION: &str = "position/";
@@ -173,7 +178,7 @@ fn check_format(stored: &[u8]) -> Result<()> {
 }
 
 fn is_known(key: &str) -> bool {
-    [FORMAT_KEY, PIPELINE, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
+    [FORMAT_KEY, PIPELINE, EPOCH, SOURCE, BEGAN, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
         || [POSITION, SENT_HIGH, INTENT, ADOPTED, DATABASE, COLLECTION]
             .iter()
             .any(|prefix| key.strip_prefix(prefix).is_some_and(|id| !id.is_empty()))
@@ -255,6 +260,8 @@ impl Update {
                 changes.push(put(CALLS_UNTIL, calls_until)?);
                 changes.push(RecordChange::Delete(CLEAN.to_owned()));
             }
+            Update::Began(began) => changes.push(put(BEGAN, began)?),
+            Update::Source(source) => changes.push(put(SOURCE, source)?),
             Update::Intent(intent) => changes.push(put(intent_key(intent), intent)?),
             Update::Adopted(id) => changes.push(put(format!("{ADOPTED}{id}"), id)?),
             Update::Applied(ddl, catalog) => applied(&mut changes, ddl, catalog)?,
@@ -314,6 +321,8 @@ impl Checkpoint {
     pub fn from_records(records: &Records) -> Result<Checkpoint> {
         let mut checkpoint = Checkpoint {
             frontier: get(records, FRONTIER)?,
+            began: get(records, BEGAN)?,
+            source: get(records, SOURCE)?,
             calls_until: get(records, CALLS_UNTIL)?.unwrap_or(0),
             clean: get(records, CLEAN)?.unwrap_or(false),
             ..Checkpoint::default()

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::source::Source;
 use crate::milvus::catalog::{Catalog, CollectionId, Ddl};
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::tso::Tso;
@@ -13,6 +14,10 @@ use crate::milvus::tso::Tso;
 pub struct Checkpoint {
     /// F, `None` before the first commit.
     pub frontier: Option<Tso>,
+    /// Where the pipeline began: what is not later was never to be copied. `None`: with everything.
+    pub began: Option<Tso>,
+    /// What is known of the source, `None` before the first run.
+    pub source: Option<Source>,
     /// Where to read each channel from.
     pub positions: BTreeMap<PChannel, Position>,
     /// Per shard the highest ts that may have been sent.
@@ -36,6 +41,11 @@ impl Checkpoint {
         if self.clean { Tso::ZERO } else { self.sent_high.get(vchannel).copied().unwrap_or(Tso::ZERO) }
     }
 
+    /// Whether anything has come of the pipeline yet.
+    pub fn has_begun(&self) -> bool {
+        self.frontier.is_some() || !self.applied.collections.is_empty() || !self.intents.is_empty()
+    }
+
     /// How long to wait, at this time in Unix milliseconds, until no call of the last run can still take effect.
     pub fn calls_over_in(&self, unix_now: u64) -> Duration {
         let left = self.calls_until.saturating_sub(unix_now);
@@ -51,6 +61,10 @@ pub enum Update {
     /// What may be sent from now on: per shard, and until when its calls are over (Unix milliseconds). Undoes
     /// `Clean`.
     SentHigh(Vec<(VChannel, Tso)>, u64),
+    /// The pipeline began here.
+    Began(Tso),
+    /// What is known of the source from now on.
+    Source(Source),
     /// This step of the catalog is about to begin.
     Intent(Ddl),
     /// This collection was found on the target and adopted.

@@ -2,8 +2,9 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rocksdb::{DB, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{DB, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions};
 
 use super::super::unprotected;
 use super::records::{CALLS_UNTIL, FRONTIER, RecordChange, Records};
@@ -12,6 +13,10 @@ use crate::error::{Error, Kind, Result};
 use crate::failpoint::{self, Point};
 
 const MAKE_ROOM: &str = "make room, then start again: nothing is lost";
+
+/// How often a folder in use is looked at before that is an error.
+const LOOKS: u32 = 10;
+const IN_USE: &str = "is in use by another process";
 
 /// A state folder. It is locked as long as this lives.
 pub struct Store {
@@ -29,13 +34,29 @@ impl Store {
                 .hint("set state_dir in the pipeline file to a folder that can be written to")
                 .caused_by(cause)
         })?;
-        let mut options = Options::default();
+        let mut options = options();
         options.create_if_missing(true);
         options.set_keep_log_file_num(2);
         options.set_max_total_wal_size(16 << 20);
         options.set_write_buffer_size(4 << 20);
         let db = DB::open(&options, folder).map_err(|cause| open_error(folder, cause))?;
         Ok(Store { db, folder: folder.to_owned() })
+    }
+
+    /// All records in `folder`, which somebody may have open and write to.
+    ///
+    /// Errors: `Checkpoint`.
+    pub fn look(folder: &Path) -> Result<Records> {
+        let mut tries = 1;
+        loop {
+            // Files that were there a moment ago may be gone when they are opened: whoever writes has replaced them.
+            match DB::open_for_read_only(&options(), folder, false) {
+                Ok(db) => return Store { db, folder: folder.to_owned() }.records(),
+                Err(_) if tries < LOOKS => tries += 1,
+                Err(cause) => return Err(open_error(folder, cause)),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// What it is, for messages.
@@ -114,19 +135,39 @@ pub fn destroy(folder: &Path) -> Result<()> {
     }
 }
 
+/// What is damaged or missing in the log must not look like an earlier state: of that, more may have been sent to the target
+/// than it says. Only its last write may be cut off, which nobody relies on yet.
+fn options() -> Options {
+    let mut options = Options::default();
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options
+}
+
+/// Whether `error` says that another process has the folder open.
+pub fn is_in_use(error: &Error) -> bool {
+    error.message().ends_with(IN_USE)
+}
+
 fn is_full(cause: &rocksdb::Error) -> bool {
     cause.to_string().contains("No space left")
 }
 
 fn open_error(folder: &Path, cause: rocksdb::Error) -> Error {
     let place = folder.display();
-    let error = if cause.to_string().contains("lock") {
-        Error::new(Kind::Checkpoint, format!("the state folder {place} is in use by another process")).hint(
+    let text = cause.to_string();
+    let error = if text.contains("While lock file") || text.contains("lock hold by") {
+        Error::new(Kind::Checkpoint, format!("the state folder {place} {IN_USE}")).hint(
             "one pipeline runs once: stop the other migrans, or give this pipeline a state_dir of its own",
         )
     } else if is_full(&cause) {
         Error::new(Kind::Checkpoint, format!("no space left on the disk of the state folder {place}"))
             .hint(MAKE_ROOM)
+    } else if cause.kind() == rocksdb::ErrorKind::Corruption {
+        Error::new(Kind::Checkpoint, format!("the state folder {place} is damaged")).hint(
+            "take the state from an export (migrans checkpoint reset, then import), or start afresh (migrans \
+             checkpoint reset)",
+        )
     } else {
         Error::new(Kind::Checkpoint, format!("can't open the state folder {place}"))
             .hint("it must be a folder that migrans made, or an empty one")

@@ -21,7 +21,7 @@ fn pipeline(name: &str, root: &str) -> Pipeline {
 }
 
 fn open(folder: &Path, name: &str, root: &str) -> Result<(Writer, Checkpoint)> {
-    super::open(folder, &pipeline(name, root))
+    super::open(Store::open(folder)?, &pipeline(name, root))
 }
 
 fn channel(name: &str) -> PChannel {
@@ -288,4 +288,121 @@ fn a_second_place_holds_the_same_and_a_checkpoint_is_read_from_it() {
     let here = reopen(folder.path());
     assert_eq!(here.intents.len(), 1, "the first place is written first");
     assert_eq!(Checkpoint { intents: Vec::new(), ..here }, there);
+}
+
+#[test]
+fn it_can_be_looked_at_while_somebody_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(look(folder.path()).unwrap_err().message().contains("there is no state"));
+    let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+    for ts in 1..50 {
+        writer.write(vec![Update::Frontier(Tso(ts), BTreeMap::new())]).unwrap();
+        let seen = Checkpoint::from_records(&look(folder.path()).unwrap()).unwrap();
+        assert_eq!(seen.frontier, Some(Tso(ts)));
+    }
+    drop(writer);
+    reopen(folder.path());
+}
+
+#[test]
+fn records_take_the_place_of_others_at_once() {
+    let (_other, new) = full();
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path(), "orders", "here").unwrap());
+    let mut store = Store::open(folder.path()).unwrap();
+    let old = store.records().unwrap();
+    let imported = Checkpoint::from_records(&new).unwrap();
+    replace(&mut store, &old, &new, &[imported.doubted(Tso(90), 4321)]).unwrap();
+    drop(store);
+    let read = reopen(folder.path());
+    assert_eq!((read.frontier, read.clean, read.calls_until), (Some(Tso(40)), false, 4321));
+    assert_eq!(read.in_doubt_up_to(&VChannel("a_1_7v0".into())), Tso(90));
+    assert_eq!(read.applied, imported.applied);
+}
+
+#[test]
+fn a_damaged_file_of_the_store_is_no_folder_in_use() {
+    let (folder, _) = full();
+    // Into a table file, so that its blocks are read.
+    DB::open_default(folder.path()).unwrap().flush().unwrap();
+    let tables: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
+        .collect();
+    assert!(!tables.is_empty());
+    for table in tables {
+        let mut bytes = std::fs::read(&table).unwrap();
+        bytes[10] ^= 1;
+        std::fs::write(&table, bytes).unwrap();
+    }
+    let error = open(folder.path(), "orders", "here").unwrap_err();
+    assert!(error.message().contains("is damaged"), "{error:?}");
+    assert!(error.hint_text().unwrap().contains("migrans checkpoint reset"), "{error:?}");
+    destroy(folder.path()).unwrap();
+    reopen(folder.path());
+}
+
+#[test]
+fn a_damaged_log_does_not_look_like_an_earlier_state() {
+    let (folder, _) = full();
+    let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+    for ts in 41..60 {
+        writer.write(vec![Update::Frontier(Tso(ts), BTreeMap::new())]).unwrap();
+    }
+    drop(writer);
+    let records = look(folder.path()).unwrap();
+    let log = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .max_by_key(|path| std::fs::metadata(path).unwrap().len())
+        .unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let whole: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        for path in &whole {
+            std::fs::copy(path, copy.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let log = copy.path().join(log.file_name().unwrap());
+        let mut bytes = std::fs::read(&log).unwrap();
+        change(&mut bytes);
+        std::fs::write(&log, bytes).unwrap();
+        Store::look(copy.path())
+    };
+    assert_eq!(with(&|_| {}).unwrap(), records);
+    let error = with(&|bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    })
+    .unwrap_err();
+    assert!(error.message().contains("is damaged"), "{error:?}");
+    // The last write never ended: nobody was told that it did.
+    let cut = with(&|bytes| drop(bytes.split_off(bytes.len() - 3))).unwrap();
+    assert!(cut != records && (cut.is_empty() || records::check(&cut).is_ok()), "{cut:?}");
+}
+
+#[test]
+fn it_is_shown_to_people_and_programs() {
+    let (_folder, records) = full();
+    let pipeline = pipeline("orders", "there");
+    let checkpoint = Checkpoint::from_records(&records).unwrap();
+    let mut shown = Shown::new(&checkpoint, &pipeline.source.mq, 0);
+    owner(&records, &pipeline, &mut shown).unwrap();
+    let text = shown.text();
+    for part in [
+        "orders, definition ",
+        "would be refused: root_path in [source] was here, is there",
+        "a_1 at id ",
+        "in doubt   a_1_7v0 up to 1970-01-01T00:00:00.000Z (50)",
+        "default.c (id 7): 1 partition(s), 0 index(es), adopted",
+        "collection 8 was about to be created",
+        "not cleanly, or running",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+    let json = serde_json::to_value(&shown).unwrap();
+    assert_eq!(json["frontier"]["tso"], 40);
+    assert_eq!(json["collections"][0]["adopted"], true);
 }

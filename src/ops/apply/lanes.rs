@@ -218,6 +218,11 @@ impl Lanes {
                         if index > 0 || waits || queue.in_flight > 0 || !self.may_run(ddl) {
                             break;
                         }
+                        // It may be alive as long as any other call, and must not come after a later run's.
+                        if self.limits.protected && unix_now + deadline > self.recorded_until {
+                            unrecorded = true;
+                            break;
+                        }
                     }
                     Work::Batch(batch) => {
                         let free = !waits
@@ -355,9 +360,10 @@ impl Lanes {
         let pause = match disposition {
             Disposition::Retry => backoff(&mut self.chance, item.attempt),
             Disposition::Wait => backoff(&mut self.chance, item.attempt.max(5)),
-            // A step of the catalog may be repeated at once; rows must not overtake themselves.
+            // Nothing may overtake itself: a lost call that takes effect late would undo what came after it.
             Disposition::Resolve => match &mut item.work {
-                Work::Ddl(_) => backoff(&mut self.chance, item.attempt),
+                // It is several calls, the last of which may have gone out just now.
+                Work::Ddl(_) => self.limits.call_deadline + SETTLE,
                 Work::Batch(batch) => {
                     failpoint::pass(Point::CallInDoubt);
                     if let Err(error) = batch.make_repeatable() {

@@ -145,16 +145,24 @@ pub fn apply<'scope>(
                         let events_in = events_in.clone();
                         let notify = notify.clone();
                         let write = batch.write.clone();
-                        let over = world.sleep(deadline);
+                        let clock = Arc::clone(&world);
                         world.spawn(Box::pin(async move {
                             failpoint::pass(Point::CallBefore);
-                            let call = failpoint::meanwhile(Point::CallSent, sink.write(&write, deadline));
-                            let result = match select(Box::pin(call), over).await {
-                                Either::Left((result, _)) => result,
-                                Either::Right(_) => Err(Error::new(
-                                    Kind::InDoubt,
-                                    format!("no answer within {deadline:?} to a call for {}", write.collection.name),
-                                )),
+                            // What is recorded covers the time from the decision on, not from when the task had its turn.
+                            let left = (now + deadline).saturating_duration_since(clock.now());
+                            let name = &write.collection.name;
+                            let result = if left.is_zero() {
+                                let text = format!("a call for {name} had no turn within {deadline:?}");
+                                Err(Error::new(Kind::Unavailable, text))
+                            } else {
+                                let call = failpoint::meanwhile(Point::CallSent, sink.write(&write, left));
+                                match select(Box::pin(call), clock.sleep(left)).await {
+                                    Either::Left((result, _)) => result,
+                                    Either::Right(_) => {
+                                        let text = format!("no answer within {deadline:?} to a call for {name}");
+                                        Err(Error::new(Kind::InDoubt, text))
+                                    }
+                                }
                             };
                             failpoint::pass(Point::CallAnswered);
                             send(&events_in, Event::Ended(id, result), &notify);

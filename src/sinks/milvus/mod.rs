@@ -5,6 +5,7 @@
 
 mod client;
 mod compare;
+mod connector;
 mod ddl;
 mod encode;
 mod expression;
@@ -24,6 +25,7 @@ use crate::error::{Disposition, Error, Kind, Result};
 use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
 use crate::milvus::proto::milvus as pb;
+use crate::ownership::Fence;
 use crate::pipeline::MilvusTarget;
 
 /// A Milvus 2.3, 2.4 or 2.5.
@@ -32,12 +34,12 @@ pub struct MilvusSink {
 }
 
 impl MilvusSink {
-    /// Connects, logs in and checks the version.
+    /// Connects, logs in and checks the version. Nothing is written once `fence` is closed.
     ///
     /// # Errors
     /// `Unavailable`, `Denied`, `Version`, or `PipelineFile` for settings that can't be used; all name the address.
-    pub async fn connect(config: &MilvusTarget) -> Result<MilvusSink> {
-        Ok(MilvusSink { client: Client::connect(config).await? })
+    pub async fn connect(config: &MilvusTarget, fence: Fence) -> Result<MilvusSink> {
+        Ok(MilvusSink { client: Client::connect(config, fence).await? })
     }
 
     /// Sends rows, in more than one request if they are too large for one.
