@@ -66,7 +66,7 @@ pub fn read<'scope>(
         let activator = worker.activator_for(Rc::clone(&info.address));
         let mut hold: Option<Capability<Tso>> = None;
         let mut channels: BTreeMap<PChannel, Channel> = BTreeMap::new();
-        move |(input, frontier), output| {
+        move |(input, _frontier), output| {
             let Some(source) = &source else { return };
             let now = shared.world.now();
             input.for_each(|cap, events| {
@@ -180,10 +180,9 @@ pub fn read<'scope>(
                 });
             }
             // With nothing downstream to do, only the next tick of the slowest channel can free any bytes, so that
-            // channel may read beyond the budget. Not while it is the catalog that holds everything back, or while there
-            // are ticks that have not been looked at.
-            let catalog = frontier.frontier().first().copied().unwrap_or(Tso::MAX);
-            let starved = shared.is_idle() && !more && catalog >= least;
+            // channel may read beyond the budget. Not while there are ticks that have not been looked at, or while `order`
+            // has not released all that it can with this one: then it may be the catalog that holds everything back.
+            let starved = shared.is_idle() && !more && shared.ordered() >= least;
             shared.credits.set_laggard(Some(laggard), starved);
             if more {
                 activator.activate();

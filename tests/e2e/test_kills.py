@@ -183,14 +183,27 @@ class Ordeal:
             time.sleep(self.rng.uniform(0, 2))
             self.kill(f"{server.name} coming")
         server.wait_ready()
-        readable(server, [self.beacon])
+        if server is self.scene.target:
+            readable(server, [self.beacon])
+        else:
+            until(lambda: self.beacon.insert(1), 90, "the source takes rows again", every=0.3)
         if when == "later":
             self.kill(f"{server.name} back")
 
     # --- the end
+    def _load_again(self, table) -> None:
+        """A Milvus that was killed often may not come to serve a collection again by itself."""
+        try:
+            readable(self.scene.source, [table], timeout=20)
+        except TimeoutError:
+            table.client.release(table.name)
+            table.load()
+
     def end(self) -> None:
         for work in (self.heavy, self.changing):
             work.stop()
+        for table in (self.beacon, *self.heavy.tables, self.changing.tables[0]):
+            self._load_again(table)
         self.recover()
         self.migrans.stop()
         self.migrans.run_until_caught_up()
