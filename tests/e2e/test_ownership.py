@@ -112,15 +112,15 @@ def test_the_owner_is_killed_under_load(scene, hosts):
 @pytest.mark.limit(240)
 def test_a_paused_owner_that_wakes_up_writes_nothing(scene, hosts):
     """SIGSTOP in the middle of a backlog; the standby takes over and finishes it; then SIGCONT. Not one byte of the former
-    owner comes to the target after that."""
+    owner comes to the target after that, also while it can't hear from the etcd that it has lost."""
     t = scene.table("big", plain(dim=128), shards=2).create(load=True)
-    t.bulk(60_000)
-    with TcpProxy(scene.target.ports["proxy"]) as proxy:
-        slow = {"delivery.memory": "64MiB", "delivery.batch": "64KiB", "delivery.max_calls": 4, "target.uri": f"http://{proxy.address}"}
-        first = owns(hosts.start(**slow))
+    t.bulk(150_000)
+    with TcpProxy(scene.target.ports["proxy"]) as proxy, TcpProxy(hosts.etcd.port) as line:
+        slow = {"delivery.memory": "64MiB", "delivery.batch": "1MiB", "target.uri": f"http://{proxy.address}"}
+        first = owns(hosts.start(**slow, **{"ownership.etcd": [f"http://{line.address}"]}))
         ours = proxy.accepted
         second = stands_by(hosts.start(**slow))
-        until(lambda: rows_at(scene.target, t.name) > 0, 60, "rows at the target", every=0.01)
+        until(lambda: sum(proxy.taken[:ours]) > 10_000_000, 60, "rows go to the target", every=0.001)
         first.process.signal(signal.SIGSTOP)
         paused = time.monotonic()
         until(lambda: "owner of the pipeline since" in second.said(), 20, "the takeover", every=0.01)
@@ -135,7 +135,12 @@ def test_a_paused_owner_that_wakes_up_writes_nothing(scene, hosts):
         writes(scene, t, timeout=90)
         scene.compare()
         before, accepted = sum(proxy.taken[:ours]), proxy.accepted
+        line.blackhole()
         first.process.signal(signal.SIGCONT)
+        time.sleep(12)  # time enough to send again what it did not get an answer to
+        first.assert_alive()
+        assert "nothing is sent while the ownership is not certain" in json.dumps(first.report())
+        line.passing()
         assert first.wait(15) == 1
         said = first.said()
         assert "no longer owns the pipeline" in said and f"process {second.process.pid} on" in said, said
