@@ -126,7 +126,12 @@ class Ordeal:
             self._anywhere(point)
 
     def _freeze_the_target(self) -> None:
-        self._see_a_row()
+        try:
+            self._see_a_row(timeout=20)
+        except TimeoutError:
+            # A busy target loses answers by itself, and then it has died already.
+            if self.migrans.alive:
+                raise
         self.scene.target.suspend()
 
     def _delete_more_than_fits_into_a_request(self) -> None:
