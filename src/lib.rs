@@ -12,8 +12,10 @@ pub mod milvus;
 pub mod ops;
 pub mod pipeline;
 pub mod progress;
+mod proxy;
 pub mod sinks;
 pub mod sources;
 pub mod tail;
+pub mod verify;
 
 pub use error::{Error, Kind, Result};

@@ -35,6 +35,8 @@ use crate::pipeline::Pipeline;
 
 /// The layout that this program reads and writes.
 const FORMAT: u32 = 1;
+/// How often opening the folder beside its owner is tried.
+const PEEKS: u64 = 5;
 
 /// Everything that the state folder says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -166,6 +168,38 @@ pub fn open(folder: &Path, pipeline: &Pipeline) -> Result<(Writer, Checkpoint)> 
             |cause| Error::new(Kind::Internal, "can't start the checkpoint's writer").caused_by(cause),
         )?;
     Ok((Writer(Arc::new(Handle { queue: Some(queue), thread: Some(thread) })), checkpoint))
+}
+
+/// F of `pipeline`, read beside the process that may be running it. `None`: nothing was committed yet, or the folder is
+/// not there.
+///
+/// # Errors
+/// `Checkpoint`: the folder is another pipeline's, or can't be read.
+pub fn peek(folder: &Path, pipeline: &Pipeline) -> Result<Option<Tso>> {
+    if !folder.join("CURRENT").exists() {
+        return Ok(None);
+    }
+    let mut options = Options::default();
+    // A log of RocksDB's own, which would go into the folder otherwise.
+    let scratch = std::env::temp_dir().join(format!("migrans-peek-{}", std::process::id()));
+    options.set_db_log_dir(&scratch);
+    options.set_keep_log_file_num(1);
+    let mut attempt = 1;
+    let result = loop {
+        // The owner deletes files that it has replaced, perhaps just those that we were about to open.
+        match DB::open_for_read_only(&options, folder, false) {
+            Ok(db) => {
+                let store = Store { db, folder: folder.to_owned() };
+                break store.check_owner(pipeline).and_then(|()| store.get("frontier"));
+            }
+            Err(cause) if attempt == PEEKS => break Err(open_error(folder, cause)),
+            Err(_) => thread::sleep(Duration::from_millis(20 * attempt)),
+        }
+        attempt += 1;
+    };
+    // Left over at worst in the system's folder for temporary files.
+    drop(std::fs::remove_dir_all(scratch));
+    result
 }
 
 /// Deletes the state in `folder`, and the folder if nothing else is in it. No [`Writer`] may have it open.
@@ -300,27 +334,7 @@ impl Store {
                 .hint("run the version of migrans that wrote it, or start afresh with another state_dir"));
             }
         }
-        let owner = self.get::<Owner>("pipeline")?.unwrap_or_default();
-        if owner.name != pipeline.name {
-            return Err(Error::new(
-                Kind::Checkpoint,
-                format!(
-                    "the state folder {place} belongs to the pipeline {:?}, not to {:?}",
-                    owner.name, pipeline.name
-                ),
-            )
-            .hint("set state_dir in the pipeline file to a folder of its own"));
-        }
-        if owner.identity != pipeline.fingerprint() {
-            let differences = pipeline.differences_from(&owner.identity).join("; ");
-            return Err(Error::new(
-                Kind::Checkpoint,
-                format!(
-                    "the state folder {place} was made for another source, selection or target: {differences}"
-                ),
-            )
-            .hint("undo that change in the pipeline file, or start afresh with another name and state_dir"));
-        }
+        self.check_owner(pipeline)?;
         let mut checkpoint = Checkpoint {
             frontier: self.get("frontier")?,
             calls_until: self.get("calls_until")?.unwrap_or(0),
@@ -356,6 +370,32 @@ impl Store {
             }
         }
         Ok(checkpoint)
+    }
+
+    fn check_owner(&self, pipeline: &Pipeline) -> Result<()> {
+        let place = self.folder.display();
+        let owner = self.get::<Owner>("pipeline")?.unwrap_or_default();
+        if owner.name != pipeline.name {
+            return Err(Error::new(
+                Kind::Checkpoint,
+                format!(
+                    "the state folder {place} belongs to the pipeline {:?}, not to {:?}",
+                    owner.name, pipeline.name
+                ),
+            )
+            .hint("set state_dir in the pipeline file to a folder of its own"));
+        }
+        if owner.identity != pipeline.fingerprint() {
+            let differences = pipeline.differences_from(&owner.identity).join("; ");
+            return Err(Error::new(
+                Kind::Checkpoint,
+                format!(
+                    "the state folder {place} was made for another source, selection or target: {differences}"
+                ),
+            )
+            .hint("undo that change in the pipeline file, or start afresh with another name and state_dir"));
+        }
+        Ok(())
     }
 
     fn initialise(&self, pipeline: &Pipeline) -> Result<()> {
@@ -472,6 +512,23 @@ mod tests {
             "partitions": {"3": {"name": "_default", "created": 5}}, "indexes": {}, "load": null
         });
         serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn the_frontier_can_be_seen_while_the_folder_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let see = |name| peek(folder.path(), &pipeline(name, "here"));
+        assert_eq!(see("orders").unwrap(), None);
+        let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+        assert_eq!(see("orders").unwrap(), None);
+        for time in [7, 9] {
+            writer.write(vec![Update::Frontier(Tso(time), BTreeMap::new())]).unwrap();
+            assert_eq!(see("orders").unwrap(), Some(Tso(time)));
+        }
+        assert_eq!(see("others").unwrap_err().kind(), Kind::Checkpoint);
+        drop(writer);
+        assert_eq!(see("orders").unwrap(), Some(Tso(9)));
+        assert_eq!(reopen(folder.path()).frontier, Some(Tso(9)));
     }
 
     #[test]

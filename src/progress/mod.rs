@@ -11,12 +11,14 @@ pub mod human;
 mod meter;
 mod rate;
 mod report;
+mod work;
 
 pub use display::Display;
 pub use rate::Window;
 pub use report::{
     ChannelReport, CollectionReport, LagPercentiles, MemoryReport, Report, RowCounts, WaitedReport,
 };
+pub use work::{Work, WorkDisplay};
 
 /// The state of a pipeline at one moment. Counts are of this run, and only grow.
 #[derive(Clone, Debug, Default)]

@@ -1,29 +1,25 @@
 //! A Milvus as the target, written by Insert, Upsert and Delete.
 //!
-//! [`encode`] turns columns into requests, [`client`] sends them, [`status`] sorts the answers; [`ddl`] brings
+//! [`encode`] turns columns into requests, [`crate::proxy`] sends them and sorts the answers; [`ddl`] brings
 //! collections about and [`compare`] tells how they differ.
 
-mod client;
-mod compare;
+pub(crate) mod compare;
 mod ddl;
 mod encode;
-mod expression;
-mod rope;
-mod status;
-mod version;
 
 use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, RecordBatch};
 use async_trait::async_trait;
 
-use self::client::{Client, MAX_REQUEST, RowCall, answer, request};
-use self::status::Effect;
 use super::{Found, Operation, Sink, Write};
 use crate::error::{Disposition, Error, Kind, Result};
 use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
 use crate::milvus::proto::milvus as pb;
 use crate::pipeline::MilvusTarget;
+use crate::proxy::expression;
+use crate::proxy::status::{self, Effect};
+use crate::proxy::{Client, MAX_REQUEST, Role, RowCall, answer, request};
 
 /// A Milvus 2.3, 2.4 or 2.5.
 pub struct MilvusSink {
@@ -36,7 +32,7 @@ impl MilvusSink {
     /// # Errors
     /// `Unavailable`, `Denied`, `Version`, or `PipelineFile` for settings that can't be used; all name the address.
     pub async fn connect(config: &MilvusTarget) -> Result<MilvusSink> {
-        Ok(MilvusSink { client: Client::connect(config).await? })
+        Ok(MilvusSink { client: Client::connect(&config.server(), Role::Target).await? })
     }
 
     /// Sends rows, in more than one request if they are too large for one.

@@ -454,6 +454,7 @@ mod tests {
             etcd_tls,
             root_path: "by-dev".into(),
             meta_path: "meta".into(),
+            milvus: Default::default(),
             mq: MqConfig::Rocksmq(RocksmqConfig { path: "/nowhere".into() }),
             start: Default::default(),
             positions: Default::default(),

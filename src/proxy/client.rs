@@ -20,10 +20,10 @@ use crate::error::{Error, Kind, Result};
 use crate::milvus::proto::common::{ClientInfo, Status};
 use crate::milvus::proto::milvus::milvus_service_client::MilvusServiceClient;
 use crate::milvus::proto::milvus::{ConnectRequest, GetVersionRequest};
-use crate::pipeline::{MilvusTarget, Secret, Tls};
+use crate::pipeline::{MilvusServer, Secret, Tls};
 
 /// Milvus' proxy takes 64 MiB (`proxy.grpc.serverMaxRecvSize`); the rest is for names and headers.
-pub(super) const MAX_REQUEST: usize = 60 << 20;
+pub(crate) const MAX_REQUEST: usize = 60 << 20;
 /// An answer repeats the keys of an insert.
 const MAX_ANSWER: usize = 256 << 20;
 const WINDOW: u32 = 16 << 20;
@@ -33,18 +33,54 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection. It is made anew by itself when it breaks; calls that it carried then fail.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     service: InterceptedService<Channel, Credentials>,
+    role: Role,
     uri: String,
     version: Version,
 }
 
+/// Which side of the pipeline a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Source,
+    Target,
+}
+
+impl Role {
+    /// The word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Target => "target",
+        }
+    }
+
+    /// Names the right key of the pipeline file where it is to be looked at.
+    pub(crate) fn advise(self, error: Error) -> Error {
+        match error.kind() {
+            Kind::Denied => {
+                error.hint(format!("check `token` in {}, and the permissions of its user", self.table()))
+            }
+            _ => error,
+        }
+    }
+
+    /// The table of the pipeline file that says how to reach it.
+    fn table(self) -> &'static str {
+        match self {
+            Role::Source => "[source.milvus]",
+            Role::Target => "[target]",
+        }
+    }
+}
+
 /// The generated client on our connection.
-pub(super) type Rpc = MilvusServiceClient<InterceptedService<Channel, Credentials>>;
+pub(crate) type Rpc = MilvusServiceClient<InterceptedService<Channel, Credentials>>;
 
 /// A call that writes rows, encoded by us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowCall {
+pub(crate) enum RowCall {
     Insert,
     Upsert,
 }
@@ -54,32 +90,44 @@ impl Client {
     ///
     /// # Errors
     /// `PipelineFile` for an impossible address or TLS file, `Unavailable`, `Denied`, `Version`; all name the address.
-    pub(super) async fn connect(target: &MilvusTarget) -> Result<Client> {
-        let at = |error: Error| error.context(format!("target {}", target.uri));
+    pub(crate) async fn connect(target: &MilvusServer, role: Role) -> Result<Client> {
+        let at = |error: Error| role.advise(error).context(format!("{} {}", role.word(), target.uri));
         let endpoint = endpoint(target).map_err(at)?;
         let credentials = Credentials::new(target.token.as_ref()).map_err(at)?;
         let channel = tokio::time::timeout(target.connect_timeout, endpoint.connect())
             .await
-            .map_err(|_| unreachable().caused_by(format!("no answer within {:?}", target.connect_timeout)))
-            .and_then(|connected| connected.map_err(|error| unreachable().caused_by(error)))
+            .map_err(|_| {
+                unreachable(role).caused_by(format!("no answer within {:?}", target.connect_timeout))
+            })
+            .and_then(|connected| connected.map_err(|error| unreachable(role).caused_by(error)))
             .map_err(at)?;
         let service = InterceptedService::new(channel, credentials);
         let version = hello(&service, target.connect_timeout).await.map_err(at)?;
-        Ok(Client { service, uri: target.uri.clone(), version })
+        Ok(Client { service, role, uri: target.uri.clone(), version })
+    }
+
+    /// Which side it is.
+    pub(crate) fn role(&self) -> Role {
+        self.role
     }
 
     /// The address.
-    pub(super) fn uri(&self) -> &str {
+    pub(crate) fn uri(&self) -> &str {
         &self.uri
     }
 
     /// The server's version.
-    pub(super) fn version(&self) -> &Version {
+    pub(crate) fn version(&self) -> &Version {
         &self.version
     }
 
+    /// To make calls with messages that are encoded or decoded in a way of their own.
+    pub(crate) fn grpc(&self) -> tonic::client::Grpc<InterceptedService<Channel, Credentials>> {
+        tonic::client::Grpc::new(self.service.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
     /// To make calls with [`answer`].
-    pub(super) fn rpc(&self) -> Rpc {
+    pub(crate) fn rpc(&self) -> Rpc {
         rpc(&self.service)
     }
 
@@ -87,7 +135,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`status::check`] with rows at stake.
-    pub(super) async fn send_rows(
+    pub(crate) async fn send_rows(
         &self,
         call: RowCall,
         rope: Rope,
@@ -98,13 +146,14 @@ impl Client {
             RowCall::Insert => "/milvus.proto.milvus.MilvusService/Insert",
             RowCall::Upsert => "/milvus.proto.milvus.MilvusService/Upsert",
         });
-        let mut grpc = tonic::client::Grpc::new(self.service.clone()).max_decoding_message_size(MAX_ANSWER);
+        let mut grpc = self.grpc();
         let sent = async {
             grpc.ready().await.map_err(|error| tonic::Status::from_error(Box::new(error)))?;
             grpc.unary(request(rope, deadline), path, RopeCodec::default()).await
         };
-        let answer = answer(sent, deadline, Effect::Rows, what).await?;
-        status::check(answer.status.as_ref(), Effect::Rows, what)?;
+        let advise = |error| self.role.advise(error);
+        let answer = answer(sent, deadline, Effect::Rows, what).await.map_err(advise)?;
+        status::check(answer.status.as_ref(), Effect::Rows, what).map_err(advise)?;
         Ok(answer)
     }
 }
@@ -113,7 +162,7 @@ impl Client {
 ///
 /// # Errors
 /// If the call as such fails; the status in the answer is not looked at.
-pub(super) async fn answer<T>(
+pub(crate) async fn answer<T>(
     call: impl Future<Output = Result<Response<T>, tonic::Status>>,
     deadline: Duration,
     effect: Effect,
@@ -127,7 +176,7 @@ pub(super) async fn answer<T>(
 }
 
 /// A request that tells the server its deadline.
-pub(super) fn request<T>(message: T, deadline: Duration) -> Request<T> {
+pub(crate) fn request<T>(message: T, deadline: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(deadline);
     request
@@ -163,7 +212,7 @@ async fn hello(service: &InterceptedService<Channel, Credentials>, deadline: Dur
     Version::parse(&version.version)
 }
 
-fn endpoint(target: &MilvusTarget) -> Result<Endpoint> {
+fn endpoint(target: &MilvusServer) -> Result<Endpoint> {
     let invalid = |message: &str| Error::new(Kind::PipelineFile, message.to_owned());
     let endpoint = Endpoint::from_shared(target.uri.clone())
         .map_err(|error| invalid("this is not an address").caused_by(error))?;
@@ -212,14 +261,14 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     })
 }
 
-fn unreachable() -> Error {
+fn unreachable(role: Role) -> Error {
     Error::new(Kind::Unavailable, "the server can't be reached")
-        .hint("check `uri` in [target], and that Milvus is running")
+        .hint(format!("check `uri` in {}, and that Milvus is running", role.table()))
 }
 
 /// Puts the token into each call, as Milvus' own clients do: base64 in `authorization`.
 #[derive(Clone)]
-pub(super) struct Credentials(Option<MetadataValue<Ascii>>);
+pub(crate) struct Credentials(Option<MetadataValue<Ascii>>);
 
 impl Credentials {
     fn new(token: Option<&Secret>) -> Result<Credentials> {
@@ -244,11 +293,11 @@ impl Interceptor for Credentials {
 
 /// What is of interest in a `milvus.MutationResult`. It also holds the keys of all rows, which are skipped.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct RowsAnswer {
+pub(crate) struct RowsAnswer {
     #[prost(message, optional, tag = "1")]
     status: Option<Status>,
     #[prost(int64, tag = "6")]
-    pub(super) insert_count: i64,
+    pub(crate) insert_count: i64,
 }
 
 /// Writes a rope's pieces into the connection's buffer.

@@ -13,7 +13,7 @@ use crate::milvus::proto::common::Status;
 
 /// What a call leaves behind if its answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     /// It writes rows: whether it did is in doubt.
     Rows,
     /// It only reads, or sending it again comes to the same.
@@ -54,7 +54,7 @@ const REFUSALS: &[&str] = &[
 ///
 /// # Errors
 /// Of the kind that tells what to do next.
-pub(super) fn check(status: Option<&Status>, effect: Effect, what: &str) -> Result<()> {
+pub(crate) fn check(status: Option<&Status>, effect: Effect, what: &str) -> Result<()> {
     let Some(status) = status else { return Ok(()) };
     match kind_of(status, effect) {
         None => Ok(()),
@@ -119,7 +119,7 @@ fn unknown(status: &Status, effect: Effect) -> Kind {
 }
 
 /// The error of a call that failed as a call, without an answer of Milvus.
-pub(super) fn of_call(status: tonic::Status, effect: Effect, what: &str) -> Error {
+pub(crate) fn of_call(status: tonic::Status, effect: Effect, what: &str) -> Error {
     let lost = match effect {
         Effect::Rows => Kind::InDoubt,
         Effect::Repeatable => Kind::Unavailable,
@@ -142,7 +142,7 @@ pub(super) fn of_call(status: tonic::Status, effect: Effect, what: &str) -> Erro
 }
 
 /// The error of a call that was not answered within its deadline.
-pub(super) fn of_silence(effect: Effect, what: &str) -> Error {
+pub(crate) fn of_silence(effect: Effect, what: &str) -> Error {
     of_call(tonic::Status::deadline_exceeded("no answer within the deadline"), effect, what)
 }
 
@@ -160,7 +160,7 @@ fn was_never_sent(status: &tonic::Status) -> bool {
 
 fn with_hint(error: Error) -> Error {
     match error.kind() {
-        Kind::Denied => error.hint("check `token` in [target], and the permissions of its user"),
+        Kind::Denied => error.hint("check `token`, and the permissions of its user"),
         Kind::Exhausted => error.hint("make room on the target: memory, disk, nodes, or its quota settings"),
         _ => error,
     }

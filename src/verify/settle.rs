@@ -1,0 +1,212 @@
+//! Suspects are read again, until they are equal, or settled differences, or it is given up because they keep moving.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Context;
+use super::cells;
+use super::key::{Key, Range};
+use super::motion::{Beyond, Motion, Readings, Verdict};
+use super::report::{Cell, Difference, DifferenceKind, Tally};
+use super::unit::Unit;
+use crate::error::Result;
+use crate::milvus::tso::Tso;
+use crate::proxy::Client;
+
+/// How often a suspect is looked at. A round takes about as long as the pipeline lags.
+const ROUNDS: u32 = 12;
+/// How often one side is asked for copies of keys until two counts around a list agree.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Settles rows.
+pub(super) async fn rows(
+    context: &Context,
+    unit: &Unit,
+    keys: Vec<Key>,
+    row_size: usize,
+    tally: &mut Tally,
+) -> Result<()> {
+    let read = async |client: &Client, keys: &[Key]| -> Result<HashMap<Key, u128>> {
+        unit.rows(client, keys, row_size, client.time().await?).await
+    };
+    let mut cases: Vec<(Key, Motion<u128>)> = keys.into_iter().map(|key| (key, Motion::new())).collect();
+    let mut differing = Vec::new();
+    for round in 0..ROUNDS {
+        let keys = keys_of(&cases);
+        let before = read(&context.source, &keys).await?;
+        // Whatever was on its way when the pages were read has mostly arrived by now: the first look does not wait.
+        let beyond =
+            if round == 0 { None } else { Some(context.passed(context.source.time().await?).await?) };
+        let target = read(&context.target, &keys).await?;
+        let unequal: Vec<Key> =
+            keys.iter().filter(|key| before.get(key) != target.get(key)).cloned().collect();
+        let after = read(&context.source, &unequal).await?;
+        let mut moving = Vec::new();
+        for (key, mut motion) in cases {
+            let target = target.get(&key).copied();
+            let before = before.get(&key).copied();
+            let after = if before == target { before } else { after.get(&key).copied() };
+            let readings = Readings { before, target, after };
+            let verdict = match beyond {
+                Some(beyond) => motion.observe(readings, beyond),
+                None if target == before || target == after => Verdict::Equal,
+                None => Verdict::Moving,
+            };
+            match verdict {
+                Verdict::Equal => tally.equal(target),
+                Verdict::Differs => {
+                    tally.differs(after, target);
+                    differing.push(key);
+                }
+                Verdict::Moving => moving.push((key, motion)),
+            }
+        }
+        cases = moving;
+        if cases.is_empty() {
+            break;
+        }
+    }
+    tally.moving += cases.len() as u64;
+    describe(context, unit, &differing, row_size).await
+}
+
+fn keys_of(cases: &[(Key, Motion<u128>)]) -> Vec<Key> {
+    cases.iter().map(|(key, _)| key.clone()).collect()
+}
+
+/// Keeps what there is to say of differing rows, as long as there is room in the report.
+async fn describe(context: &Context, unit: &Unit, keys: &[Key], row_size: usize) -> Result<()> {
+    let keys = &keys[..keys.len().min(context.room())];
+    for some in keys.chunks(unit.page_rows(row_size)) {
+        let mut sides = Vec::new();
+        for client in [&context.source, &context.target] {
+            let batch = unit.full_rows(client, some, client.time().await?).await?;
+            let places: HashMap<Key, usize> =
+                Key::all(&batch, &unit.key)?.into_iter().enumerate().map(|(row, key)| (key, row)).collect();
+            sides.push((batch, places));
+        }
+        let [(source, source_rows), (target, target_rows)] = &sides[..] else { return Ok(()) };
+        for key in some {
+            let (kind, cells) = match (source_rows.get(key), target_rows.get(key)) {
+                (Some(_), None) => (DifferenceKind::SourceOnly, Vec::new()),
+                (None, Some(_)) => (DifferenceKind::TargetOnly, Vec::new()),
+                (Some(a), Some(b)) => {
+                    let cells = cells::differences(&unit.fields, (source, *a), (target, *b))?;
+                    (DifferenceKind::Changed, cells)
+                }
+                // Both have just been deleted.
+                (None, None) => continue,
+            };
+            context.keep(Difference {
+                collection: unit.collection.to_string(),
+                partition: unit.partition.clone(),
+                key: key.to_string(),
+                kind,
+                columns: cells
+                    .into_iter()
+                    .map(|(column, source, target)| Cell { column, source, target })
+                    .collect(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Settles ranges in which a count was not the number of keys.
+pub(super) async fn copies(
+    context: &Context,
+    unit: &Unit,
+    ranges: Vec<Range>,
+    tally: &mut Tally,
+) -> Result<()> {
+    for range in united(ranges) {
+        let mut motion = Motion::new();
+        let mut verdict = Verdict::Moving;
+        for round in 0..ROUNDS {
+            let before = copies_at(&context.source, unit, &range).await?;
+            let beyond =
+                if round == 0 { None } else { Some(context.passed(context.source.time().await?).await?) };
+            let target = copies_at(&context.target, unit, &range).await?;
+            let after =
+                if before == target { before } else { copies_at(&context.source, unit, &range).await? };
+            if before.is_none() || target.is_none() || after.is_none() {
+                continue;
+            }
+            verdict = match beyond {
+                Some(beyond) => motion.observe(Readings { before, target, after }, beyond),
+                None if before == target => Verdict::Equal,
+                None => Verdict::Moving,
+            };
+            if verdict != Verdict::Moving {
+                tally.source_copies += after.unwrap_or(0);
+                tally.target_copies += target.unwrap_or(0);
+                break;
+            }
+        }
+        if verdict == Verdict::Moving {
+            tally.uncounted_ranges += 1;
+        }
+    }
+    Ok(())
+}
+
+/// How many rows of the range there are beyond one for each key; `None` if it does not come to rest.
+async fn copies_at(client: &Client, unit: &Unit, range: &Range) -> Result<Option<u64>> {
+    for _ in 0..TRIES {
+        let first = unit.count(client, range, client.time().await?).await?;
+        let keys = unit.key_count(client, range, client.time().await?).await?;
+        let second = unit.count(client, range, client.time().await?).await?;
+        if first == second && first >= keys {
+            return Ok(Some(first - keys));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(None)
+}
+
+/// Ranges that overlap, as one each.
+fn united(mut ranges: Vec<Range>) -> Vec<Range> {
+    // No lower end comes before every key, which is where `None` is in the order.
+    ranges.sort_by(|a, b| a.after.cmp(&b.after));
+    let mut out: Vec<Range> = Vec::new();
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if last.up_to.is_none() || range.after < last.up_to => {
+                if last.up_to.is_some() && (range.up_to.is_none() || range.up_to > last.up_to) {
+                    last.up_to = range.up_to;
+                }
+            }
+            _ => out.push(range),
+        }
+    }
+    out
+}
+
+impl Context {
+    /// Waits until F has passed `time`, and tells people meanwhile.
+    pub(super) async fn passed(&self, time: Tso) -> Result<Beyond> {
+        let beyond = self.frontier.wait(time, |behind| self.meter.waits(Some(behind))).await;
+        self.meter.waits(None);
+        beyond
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(after: Option<i64>, up_to: Option<i64>) -> Range {
+        Range { after: after.map(Key::Int), up_to: up_to.map(Key::Int) }
+    }
+
+    #[test]
+    fn overlapping_ranges_become_one() {
+        let some = |a, b| range(Some(a), Some(b));
+        assert_eq!(united(vec![some(5, 9), some(1, 6), some(9, 12)]), [some(1, 9), some(9, 12)]);
+        assert_eq!(united(vec![some(1, 9), some(2, 3), some(4, 5)]), [some(1, 9)]);
+        assert_eq!(united(vec![range(Some(3), None), range(None, Some(4))]), [range(None, None)]);
+        assert_eq!(united(vec![range(None, None), some(1, 2)]), [range(None, None)]);
+        assert_eq!(united(vec![some(1, 2), some(1, 2)]), [some(1, 2)]);
+    }
+}

@@ -1,0 +1,333 @@
+//! What is compared as one: a partition, or a collection whose rows are spread by a partition key. And how rows of it
+//! are read from either side.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+
+use super::cells::Rows;
+use super::key::{Key, Range, list};
+use crate::error::{Error, Kind, Result};
+use crate::milvus::catalog::CollectionName;
+use crate::milvus::columns::data_size;
+use crate::milvus::tso::Tso;
+use crate::proxy::Client;
+use crate::proxy::query::{MAX_ROWS, Query, is_too_large};
+
+/// What a page of rows should take. A server sends 64 MiB at most.
+const PAGE_BYTES: usize = 4 << 20;
+/// The most keys in one filter.
+const MAX_KEYS: usize = 4096;
+/// The most bytes of one filter, give or take one key.
+const MAX_FILTER: usize = 1 << 20;
+/// How long one call may take.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// How often a call is tried that fails in passing, and the first wait between.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// A partition of one collection that is on both sides, or the whole of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unit {
+    pub(super) collection: CollectionName,
+    /// The partition; `None` where a partition key decides.
+    pub(super) partition: Option<String>,
+    /// The field of the primary key.
+    pub(super) key: String,
+    /// The fields to compare; the key is the first.
+    pub(super) fields: Vec<String>,
+    /// Those of them that are vectors.
+    pub(super) vectors: Vec<String>,
+    /// About the bytes of a row, as far as its fields tell.
+    pub(super) row_size: usize,
+}
+
+/// Some rows in the order of their keys, each key once.
+pub(super) struct Page {
+    pub(super) rows: Vec<(Key, u128)>,
+    /// About the bytes of a row.
+    pub(super) row_size: usize,
+}
+
+/// How many rows to ask for at a time: it follows their size.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageSize(usize);
+
+impl PageSize {
+    /// A careful beginning: texts, documents and arrays may be anything.
+    pub(super) fn new(row_size: usize) -> PageSize {
+        PageSize((PAGE_BYTES / (row_size + 4096)).clamp(1, MAX_ROWS))
+    }
+
+    /// After a page with rows of about this many bytes.
+    pub(super) fn follow(&mut self, row_size: usize) {
+        let wanted = PAGE_BYTES / row_size.max(1);
+        self.0 = wanted.min(self.0.saturating_mul(4)).clamp(1, MAX_ROWS);
+    }
+
+    /// After a page that was too large. False: there is no smaller one.
+    pub(super) fn shrink(&mut self) -> bool {
+        let before = self.0;
+        self.0 = (before / 4).max(1);
+        before > 1
+    }
+
+    pub(super) fn rows(self) -> usize {
+        self.0
+    }
+}
+
+impl Unit {
+    /// The number of rows in `range`, each copy of a key counted.
+    pub(super) async fn count(&self, client: &Client, range: &Range, not_before: Tso) -> Result<u64> {
+        const COUNT: &str = "count(*)";
+        let query = self.query(range.filter(&self.key), vec![COUNT.to_owned()], None, not_before);
+        let batch = patiently(|| client.query(&query, DEADLINE)).await?;
+        let count = batch.column_by_name(COUNT).filter(|column| column.len() == 1);
+        let count =
+            count.and_then(|column| column.as_primitive_opt::<Int64Type>()).map(|column| column.value(0));
+        count.and_then(|count| u64::try_from(count).ok()).ok_or_else(|| {
+            let message = format!(
+                "counting the rows of {} at {}: no count in the answer",
+                self.collection,
+                client.uri()
+            );
+            Error::new(Kind::Corrupt, message)
+        })
+    }
+
+    /// The first rows in `range`. Empty exactly if there are none.
+    pub(super) async fn page(
+        &self,
+        client: &Client,
+        range: &Range,
+        size: &mut PageSize,
+        not_before: Tso,
+    ) -> Result<Page> {
+        loop {
+            let query =
+                self.query(range.filter(&self.key), self.fields.clone(), Some(size.rows()), not_before);
+            match patiently(|| client.query(&query, DEADLINE)).await {
+                Err(error) if is_too_large(&error) && size.shrink() => {}
+                result => return self.hashed(&result?, range, client),
+            }
+        }
+    }
+
+    /// The hashes of those rows of `keys` that are there.
+    pub(super) async fn rows(
+        &self,
+        client: &Client,
+        keys: &[Key],
+        row_size: usize,
+        not_before: Tso,
+    ) -> Result<HashMap<Key, u128>> {
+        let mut found = HashMap::with_capacity(keys.len());
+        let mut at_most = self.page_rows(row_size);
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let some = &rest[..chunk(rest, at_most)];
+            match self.full_rows(client, some, not_before).await {
+                Err(error) if is_too_large(&error) && some.len() > 1 => at_most = (some.len() / 4).max(1),
+                result => {
+                    let page = self.hashed(&result?, &Range::default(), client)?;
+                    found.extend(page.rows);
+                    rest = &rest[some.len()..];
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many rows of this size go into one answer.
+    pub(super) fn page_rows(&self, row_size: usize) -> usize {
+        (PAGE_BYTES / row_size.max(1)).clamp(1, MAX_KEYS)
+    }
+
+    /// The rows of `keys` that are there, with all fields, in no order.
+    pub(super) async fn full_rows(
+        &self,
+        client: &Client,
+        keys: &[Key],
+        not_before: Tso,
+    ) -> Result<RecordBatch> {
+        // A query without a limit shows a key that is there several times once, or not at all; with a limit, once.
+        let query = self.query(list(&self.key, keys), self.fields.clone(), Some(keys.len()), not_before);
+        patiently(|| client.query(&query, DEADLINE)).await
+    }
+
+    /// The number of keys in `range`, each counted once.
+    pub(super) async fn key_count(&self, client: &Client, range: &Range, not_before: Tso) -> Result<u64> {
+        let mut range = range.clone();
+        let mut count = 0;
+        loop {
+            let filter = range.filter(&self.key);
+            let query = self.query(filter, vec![self.key.clone()], Some(MAX_ROWS), not_before);
+            let batch = patiently(|| client.query(&query, DEADLINE)).await?;
+            let keys =
+                self.ordered(Key::all(&batch, &self.key)?.into_iter().map(|key| (key, 0)), &range, client)?;
+            let Some((last, _)) = keys.last() else { return Ok(count) };
+            count += keys.len() as u64;
+            range.after = Some(last.clone());
+        }
+    }
+
+    /// Which of the fields the server gives, and why it does not give the others.
+    pub(super) async fn withheld(&self, client: &Client, not_before: Tso) -> Result<Vec<(String, String)>> {
+        let first = Some(1);
+        let all = self.query(String::new(), self.fields.clone(), first, not_before);
+        let whole = patiently(|| client.query(&all, DEADLINE)).await;
+        let mut withheld = Vec::new();
+        let reason = match whole {
+            Ok(batch) if batch.num_rows() == 0 => return Ok(withheld),
+            Ok(batch) => {
+                let missing = self.fields.iter().filter(|field| batch.column_by_name(field).is_none());
+                withheld.extend(missing.map(|field| (field.clone(), "the server leaves it out".to_owned())));
+                return Ok(withheld);
+            }
+            Err(reason) => reason,
+        };
+        for vector in &self.vectors {
+            let fields = vec![self.key.clone(), vector.clone()];
+            let query = self.query(String::new(), fields, first, not_before);
+            if let Err(error) = patiently(|| client.query(&query, DEADLINE)).await {
+                withheld.push((vector.clone(), error.to_string()));
+            }
+        }
+        // If it was none of the vectors, it was no matter of fields.
+        if withheld.is_empty() || withheld.len() == self.vectors.len() && !self.has_key(client).await {
+            return Err(reason);
+        }
+        Ok(withheld)
+    }
+
+    async fn has_key(&self, client: &Client) -> bool {
+        let query = self.query(String::new(), vec![self.key.clone()], Some(1), Tso(1));
+        client.query(&query, DEADLINE).await.is_ok()
+    }
+
+    fn query(&self, filter: String, fields: Vec<String>, limit: Option<usize>, not_before: Tso) -> Query<'_> {
+        Query {
+            collection: &self.collection,
+            partition: self.partition.as_deref(),
+            filter,
+            fields,
+            limit,
+            not_before,
+        }
+    }
+
+    fn hashed(&self, batch: &RecordBatch, range: &Range, client: &Client) -> Result<Page> {
+        if batch.num_rows() == 0 {
+            return Ok(Page { rows: Vec::new(), row_size: self.row_size });
+        }
+        let mut rows = Rows::new(batch, &self.fields)?;
+        let keys = Key::all(batch, &self.key)?;
+        let mut hashed = Vec::with_capacity(keys.len());
+        for (row, key) in keys.into_iter().enumerate() {
+            hashed.push((key, rows.hash(row)?));
+        }
+        let row_size = data_size(batch) / batch.num_rows();
+        Ok(Page { rows: self.ordered(hashed.into_iter(), range, client)?, row_size })
+    }
+
+    /// In order, each key once. Everything rests on pages being made of the next keys.
+    fn ordered(
+        &self,
+        rows: impl Iterator<Item = (Key, u128)>,
+        range: &Range,
+        client: &Client,
+    ) -> Result<Vec<(Key, u128)>> {
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+        rows.dedup_by(|(a, _), (b, _)| a == b);
+        let strays = rows.first().zip(range.after.as_ref()).is_some_and(|((first, _), after)| first <= after)
+            || rows.last().zip(range.up_to.as_ref()).is_some_and(|((last, _), up_to)| last > up_to);
+        if strays {
+            let message =
+                format!("{} at {} answers with keys that were not asked for", self.collection, client.uri());
+            return Err(Error::new(Kind::Corrupt, message).hint("is this a Milvus of 2.3 to 2.5?"));
+        }
+        Ok(rows)
+    }
+}
+
+/// How many of `keys` go into one filter.
+fn chunk(keys: &[Key], at_most: usize) -> usize {
+    let mut bytes = 0;
+    let fitting = keys.iter().take(at_most).take_while(|key| {
+        let fits = bytes < MAX_FILTER;
+        bytes += key.size();
+        fits
+    });
+    fitting.count().max(1)
+}
+
+/// Tries again what fails in passing.
+async fn patiently<T, F>(call: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut attempt = 1;
+    loop {
+        match call().await {
+            Err(error)
+                if attempt < TRIES
+                    && matches!(error.kind(), Kind::Unavailable | Kind::RateLimited | Kind::InDoubt)
+                    && !is_too_large(&error)
+                    && !is_gone(&error) =>
+            {
+                tracing::debug!(attempt, error = %error, "a query failed, trying again");
+                tokio::time::sleep(PAUSE * 2u32.pow(attempt - 1)).await;
+            }
+            result => return result,
+        }
+        attempt += 1;
+    }
+}
+
+/// Whether a query failed because what it was about is not there, or not loaded, any more.
+pub(super) fn is_gone(error: &Error) -> bool {
+    let said = error.message();
+    error.kind() == Kind::NotFound
+        || said.contains("not loaded")
+        || said.contains("not found")
+        || said.contains("not fully loaded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_grow_and_shrink_with_their_rows() {
+        let mut size = PageSize::new(512);
+        assert_eq!(size.rows(), 910);
+        size.follow(600);
+        assert_eq!(size.rows(), 3640);
+        size.follow(600);
+        size.follow(600);
+        assert_eq!(size.rows(), 6990);
+        size.follow(10);
+        assert_eq!(size.rows(), MAX_ROWS);
+        size.follow(usize::MAX);
+        assert_eq!(size.rows(), 1);
+        assert!(!size.shrink());
+        size.follow(1);
+        assert!(size.shrink());
+        assert_eq!(size.rows(), 1);
+    }
+
+    #[test]
+    fn filters_are_cut_by_keys_and_by_bytes() {
+        let numbers: Vec<Key> = (0..10_000).map(Key::Int).collect();
+        assert_eq!(chunk(&numbers, MAX_KEYS), MAX_KEYS);
+        assert_eq!(chunk(&numbers[..7], MAX_KEYS), 7);
+        let long = vec![Key::Text("x".repeat(MAX_FILTER / 4).into()); 10];
+        assert_eq!(chunk(&long, MAX_KEYS), 4);
+        assert_eq!(chunk(&long, 1), 1);
+    }
+}
