@@ -55,6 +55,8 @@ const SUSPECT_BYTES: usize = 4 << 20;
 /// How often a catalog that differs, and a partition that went away, is looked at again.
 const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long collections that are being loaded are waited for.
+const LOADING: Duration = Duration::from_secs(60);
 /// The port that Milvus' proxy listens on if nothing else is said.
 const PROXY_PORT: u16 = 19530;
 /// How long connecting to the source's proxy may take.
@@ -211,9 +213,14 @@ impl<S: Fn(&CollectionName) -> bool + Send + Sync> Verification<S> {
     /// among the rows: they come some time after.)
     async fn settled_plan(&self) -> Result<Plan> {
         let mut looks = 1;
+        let loaded_by = Instant::now() + LOADING;
         loop {
             let time = self.context.source.time().await?;
             let plan = self.plan().await?;
+            if plan.values().any(|plan| plan.is_loading) && Instant::now() < loaded_by {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             if looks == LOOKS || !plan.values().any(|plan| plan.is_unsettled) {
                 return Ok(plan);
             }

@@ -30,6 +30,8 @@ pub(super) struct CollectionPlan {
     pub(super) lone: Vec<Lone>,
     /// It may be another plan once the pipeline is further.
     pub(super) is_unsettled: bool,
+    /// Something of it is being loaded, on whichever side: it will be another plan soon.
+    pub(super) is_loading: bool,
 }
 
 /// Rows without anything to compare them with.
@@ -160,7 +162,7 @@ fn pair(collection: &Collection, source: &Found, target: Option<&Found>) -> Coll
     let Some(target) = target else { return alone(&collection.name, source, Role::Source) };
     let mut plan = CollectionPlan {
         problems: compare::differences(collection, &target.described),
-        is_unsettled: source.loaded.is_loading || target.loaded.is_loading,
+        is_loading: source.loaded.is_loading || target.loaded.is_loading,
         ..Default::default()
     };
     let Some(key) = collection.schema.primary_key() else {

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use arrow_array::RecordBatch;
+
 use super::Context;
 use super::cells;
 use super::key::{Key, Range};
 use super::motion::{Beyond, Motion, Readings, Verdict};
 use super::report::{Cell, Difference, DifferenceKind, Tally};
-use super::unit::Unit;
+use super::unit::{MAX_KEYS, Unit};
 use crate::error::Result;
 use crate::milvus::tso::Tso;
 use crate::proxy::Client;
@@ -42,7 +44,7 @@ pub(super) async fn rows(
         let unequal: Vec<Key> =
             keys.iter().filter(|key| before.get(key) != target.get(key)).cloned().collect();
         let after = read(&context.source, &unequal).await?;
-        let mut moving = Vec::new();
+        let (mut moving, mut gone) = (Vec::new(), Vec::new());
         for (key, mut motion) in cases {
             let target = target.get(&key).copied();
             let before = before.get(&key).copied();
@@ -54,6 +56,7 @@ pub(super) async fn rows(
                 None => Verdict::Moving,
             };
             match verdict {
+                Verdict::Equal if target.is_none() => gone.push(key),
                 Verdict::Equal => tally.equal(target),
                 Verdict::Differs => {
                     tally.differs(after, target);
@@ -62,6 +65,15 @@ pub(super) async fn rows(
                 Verdict::Moving => moving.push((key, motion)),
             }
         }
+        // The one verdict that rests on nothing having been shown: so it is asked for in another way too.
+        for some in gone.chunks(MAX_KEYS) {
+            let source = unit.count_keys(&context.source, some, context.source.time().await?).await?;
+            let target = unit.count_keys(&context.target, some, context.target.time().await?).await?;
+            if source > 0 || target > 0 {
+                moving.extend(some.iter().map(|key| (key.clone(), Motion::new())));
+            }
+        }
+        moving.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         cases = moving;
         if cases.is_empty() {
             break;
@@ -77,24 +89,16 @@ fn keys_of(cases: &[(Key, Motion<u128>)]) -> Vec<Key> {
 
 /// Keeps what there is to say of differing rows, as long as there is room in the report.
 async fn describe(context: &Context, unit: &Unit, keys: &[Key], row_size: usize) -> Result<()> {
-    let keys = &keys[..keys.len().min(context.room())];
+    let mut keys = keys[..keys.len().min(context.room())].to_vec();
+    keys.sort_unstable();
     for some in keys.chunks(unit.page_rows(row_size)) {
-        let mut sides = Vec::new();
-        for client in [&context.source, &context.target] {
-            let batch = unit.full_rows(client, some, client.time().await?).await?;
-            let places: HashMap<Key, usize> =
-                Key::all(&batch, &unit.key)?.into_iter().enumerate().map(|(row, key)| (key, row)).collect();
-            sides.push((batch, places));
-        }
-        let [(source, source_rows), (target, target_rows)] = &sides[..] else { return Ok(()) };
+        let source = Rows::read(&context.source, unit, some, row_size).await?;
+        let target = Rows::read(&context.target, unit, some, row_size).await?;
         for key in some {
-            let (kind, cells) = match (source_rows.get(key), target_rows.get(key)) {
+            let (kind, cells) = match (source.find(key), target.find(key)) {
                 (Some(_), None) => (DifferenceKind::SourceOnly, Vec::new()),
                 (None, Some(_)) => (DifferenceKind::TargetOnly, Vec::new()),
-                (Some(a), Some(b)) => {
-                    let cells = cells::differences(&unit.fields, (source, *a), (target, *b))?;
-                    (DifferenceKind::Changed, cells)
-                }
+                (Some(a), Some(b)) => (DifferenceKind::Changed, cells::differences(&unit.fields, a, b)?),
                 // Both have just been deleted.
                 (None, None) => continue,
             };
@@ -111,6 +115,29 @@ async fn describe(context: &Context, unit: &Unit, keys: &[Key], row_size: usize)
         }
     }
     Ok(())
+}
+
+/// Whole rows, to be found by their keys.
+struct Rows {
+    batches: Vec<RecordBatch>,
+    places: HashMap<Key, (usize, usize)>,
+}
+
+impl Rows {
+    async fn read(client: &Client, unit: &Unit, keys: &[Key], row_size: usize) -> Result<Rows> {
+        let batches = unit.full_rows(client, keys, row_size, client.time().await?).await?;
+        let mut places = HashMap::new();
+        for (at, batch) in batches.iter().enumerate() {
+            let keys = Key::all(batch, &unit.key)?.into_iter().enumerate();
+            places.extend(keys.map(|(row, key)| (key, (at, row))));
+        }
+        Ok(Rows { batches, places })
+    }
+
+    fn find(&self, key: &Key) -> Option<(&RecordBatch, usize)> {
+        let (at, row) = self.places.get(key)?;
+        Some((self.batches.get(*at)?, *row))
+    }
 }
 
 /// Settles ranges in which a count was not the number of keys.

@@ -20,7 +20,7 @@ use crate::proxy::query::{MAX_ROWS, Query, is_too_large};
 /// What a page of rows should take. A server sends 64 MiB at most.
 const PAGE_BYTES: usize = 4 << 20;
 /// The most keys in one filter.
-const MAX_KEYS: usize = 4096;
+pub(super) const MAX_KEYS: usize = 4096;
 /// The most bytes of one filter, give or take one key.
 const MAX_FILTER: usize = 1 << 20;
 /// How long one call may take.
@@ -83,8 +83,17 @@ impl PageSize {
 impl Unit {
     /// The number of rows in `range`, each copy of a key counted.
     pub(super) async fn count(&self, client: &Client, range: &Range, not_before: Tso) -> Result<u64> {
+        self.count_where(client, range.filter(&self.key), not_before).await
+    }
+
+    /// The number of rows with these keys, each copy counted.
+    pub(super) async fn count_keys(&self, client: &Client, keys: &[Key], not_before: Tso) -> Result<u64> {
+        self.count_where(client, list(&self.key, keys), not_before).await
+    }
+
+    async fn count_where(&self, client: &Client, filter: String, not_before: Tso) -> Result<u64> {
         const COUNT: &str = "count(*)";
-        let query = self.query(range.filter(&self.key), vec![COUNT.to_owned()], None, not_before);
+        let query = self.query(filter, vec![COUNT.to_owned()], None, not_before);
         let batch = patiently(|| client.query(&query, DEADLINE)).await?;
         let count = batch.column_by_name(COUNT).filter(|column| column.len() == 1);
         let count =
@@ -126,18 +135,8 @@ impl Unit {
         not_before: Tso,
     ) -> Result<HashMap<Key, u128>> {
         let mut found = HashMap::with_capacity(keys.len());
-        let mut at_most = self.page_rows(row_size);
-        let mut rest = keys;
-        while !rest.is_empty() {
-            let some = &rest[..chunk(rest, at_most)];
-            match self.full_rows(client, some, not_before).await {
-                Err(error) if is_too_large(&error) && some.len() > 1 => at_most = (some.len() / 4).max(1),
-                result => {
-                    let page = self.hashed(&result?, &Range::default(), client)?;
-                    found.extend(page.rows);
-                    rest = &rest[some.len()..];
-                }
-            }
+        for batch in self.full_rows(client, keys, row_size, not_before).await? {
+            found.extend(self.hashed(&batch, &Range::default(), client)?.rows);
         }
         Ok(found)
     }
@@ -147,16 +146,41 @@ impl Unit {
         (PAGE_BYTES / row_size.max(1)).clamp(1, MAX_KEYS)
     }
 
-    /// The rows of `keys` that are there, with all fields, in no order.
+    /// The rows of `keys` that are there, with all fields. The keys are in order, each once.
     pub(super) async fn full_rows(
         &self,
         client: &Client,
         keys: &[Key],
+        row_size: usize,
         not_before: Tso,
-    ) -> Result<RecordBatch> {
-        // A query without a limit shows a key that is there several times once, or not at all; with a limit, once.
-        let query = self.query(list(&self.key, keys), self.fields.clone(), Some(keys.len()), not_before);
-        patiently(|| client.query(&query, DEADLINE)).await
+    ) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        let mut at_most = self.page_rows(row_size);
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let some = &rest[..chunk(rest, at_most)];
+            // Without a limit, a key that is there several times is shown once, or not at all. With one it is shown once,
+            // but not all keys may be: 2.3.5 ends its answer where the first of its segments has no more, so it is a
+            // beginning of what there is.
+            let query = self.query(list(&self.key, some), self.fields.clone(), Some(some.len()), not_before);
+            let batch = match patiently(|| client.query(&query, DEADLINE)).await {
+                Err(error) if is_too_large(&error) && some.len() > 1 => {
+                    at_most = (some.len() / 4).max(1);
+                    continue;
+                }
+                result => result?,
+            };
+            let known = match Key::all(&batch, &self.key)?.iter().max() {
+                Some(last) => some.partition_point(|key| key <= last),
+                None => some.len(),
+            };
+            if known == 0 {
+                return Err(self.strays(client));
+            }
+            rest = &rest[known..];
+            batches.push(batch);
+        }
+        Ok(batches)
     }
 
     /// The number of keys in `range`, each counted once.
@@ -246,12 +270,13 @@ impl Unit {
         rows.dedup_by(|(a, _), (b, _)| a == b);
         let strays = rows.first().zip(range.after.as_ref()).is_some_and(|((first, _), after)| first <= after)
             || rows.last().zip(range.up_to.as_ref()).is_some_and(|((last, _), up_to)| last > up_to);
-        if strays {
-            let message =
-                format!("{} at {} answers with keys that were not asked for", self.collection, client.uri());
-            return Err(Error::new(Kind::Corrupt, message).hint("is this a Milvus of 2.3 to 2.5?"));
-        }
-        Ok(rows)
+        if strays { Err(self.strays(client)) } else { Ok(rows) }
+    }
+
+    fn strays(&self, client: &Client) -> Error {
+        let message =
+            format!("{} at {} answers with keys that were not asked for", self.collection, client.uri());
+        Error::new(Kind::Corrupt, message).hint("is this a Milvus of 2.3 to 2.5?")
     }
 }
 
