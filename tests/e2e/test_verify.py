@@ -33,8 +33,6 @@ def verify(scene: Scene, migrans, *args: str, code: int | None = 0, patience: st
     migrans.settings["source"]["milvus"] = {"uri": scene.source.uri}
     file, out = migrans.folder / "verify.toml", migrans.folder / "verify.json"
     file.write_text(toml(migrans.settings), "utf-8")
-    with scene.target.client() as client:  # TEMPORARY
-        until(lambda: all(client.load_state(n) != "Loading" for n in client.list_collections()), 60, "loaded")
     out.unlink(missing_ok=True)
     process = subprocess.Popen([binary(), "verify", file, "--json", out, "--patience", patience, *args],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
