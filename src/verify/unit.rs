@@ -183,19 +183,19 @@ impl Unit {
         Ok(batches)
     }
 
-    /// The number of keys in `range`, each counted once.
-    pub(super) async fn key_count(&self, client: &Client, range: &Range, not_before: Tso) -> Result<u64> {
+    /// The keys in `range` in their order, each once.
+    pub(super) async fn keys(&self, client: &Client, range: &Range, not_before: Tso) -> Result<Vec<Key>> {
         let mut range = range.clone();
-        let mut count = 0;
+        let mut all = Vec::new();
         loop {
             let filter = range.filter(&self.key);
             let query = self.query(filter, vec![self.key.clone()], Some(MAX_ROWS), not_before);
             let batch = patiently(|| client.query(&query, DEADLINE)).await?;
             let keys =
                 self.ordered(Key::all(&batch, &self.key)?.into_iter().map(|key| (key, 0)), &range, client)?;
-            let Some((last, _)) = keys.last() else { return Ok(count) };
-            count += keys.len() as u64;
+            let Some((last, _)) = keys.last() else { return Ok(all) };
             range.after = Some(last.clone());
+            all.extend(keys.into_iter().map(|(key, _)| key));
         }
     }
 
