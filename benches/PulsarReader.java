@@ -12,8 +12,9 @@ public class PulsarReader {
         try (PulsarClient client = PulsarClient.builder().serviceUrl(args[0]).ioThreads(2).build()) {
             List<Reader<byte[]>> readers = new ArrayList<>();
             for (int i = 1; i < args.length; i++) {
+                // Messages are of some MB: with the default of 1,000 the broker runs out of direct memory and goes silent.
                 readers.add(client.newReader().topic(args[i]).startMessageId(MessageId.earliest)
-                    .receiverQueueSize(1000).create());
+                    .receiverQueueSize(16).create());
             }
             long began = System.nanoTime();
             ExecutorService pool = Executors.newFixedThreadPool(readers.size());

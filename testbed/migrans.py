@@ -105,9 +105,20 @@ class Migrans:
     def remove(self, timeout: float = 60) -> subprocess.CompletedProcess:
         return self._command("remove", timeout=timeout)
 
+    def checkpoint(self, command: str, *args: str, code: int = 0, timeout: float = 60) -> str:
+        """`migrans checkpoint COMMAND FILE ...`, which is to end with `code`; returns all that it printed."""
+        done = self._command(f"checkpoint {command}", *args, timeout=timeout)
+        if done.returncode != code:
+            raise MigransError(f"migrans checkpoint {command} ended with {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
+        return done.stdout + done.stderr
+
+    def state(self) -> dict:
+        """What `migrans checkpoint show --json` says."""
+        return json.loads(self.checkpoint("show", "--json"))
+
     def _command(self, name: str, *args: str, timeout: float) -> subprocess.CompletedProcess:
         self.file.write_text(toml(self.settings), "utf-8")
-        return subprocess.run([binary(), name, self.file, *args], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        return subprocess.run([binary(), *name.split(), self.file, *args], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
 
     def tail(self, *args: str, timeout: float = 60) -> str:
         """What `migrans tail` prints; it has to end by itself."""

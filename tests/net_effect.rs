@@ -282,7 +282,7 @@ fn run(
     let mut order = Order::new(left.frontier);
     order.learn(CatalogEvent::Known(Arc::clone(collection)));
     let coalesce = Coalesce::new(script.batch_bytes, left.sent_high.clone());
-    let limits = Limits { max_calls: script.max_calls, call_deadline: DEADLINE };
+    let limits = Limits { max_calls: script.max_calls, call_deadline: DEADLINE, seed: 1 };
     let mut lanes = Lanes::new(limits, left.sent_high.clone(), None);
     let mut uppers: Vec<Tso> = Vec::new();
     let mut disk = left;
@@ -441,7 +441,8 @@ fn a_dropped_collection_takes_its_later_rows_with_it_and_its_successor_keeps_its
     new.id = CollectionId(8);
     order.learn(CatalogEvent::Step { ts: Tso(16), ddl: Ddl::CreateCollection(Arc::new(new)) });
     let work = Coalesce::new(1000, HashMap::new()).span(order.release(Tso(100), 1000)).unwrap();
-    let mut lanes = Lanes::new(Limits { max_calls: 4, call_deadline: DEADLINE }, HashMap::new(), None);
+    let mut lanes =
+        Lanes::new(Limits { max_calls: 4, call_deadline: DEADLINE, seed: 1 }, HashMap::new(), None);
     lanes.push(work);
     let now = Instant::now();
     let mut sent = Vec::new();

@@ -58,6 +58,11 @@ async fn connect_all(pipeline: &Pipeline) -> Vec<Error> {
     let mut wanted = None;
     if let Some(source) = keep(&mut problems, source) {
         println!("source   {}", source.describe());
+        let recognised = match source.standing().await {
+            Ok(standing) => checkpoint.recognise(&standing).map(drop),
+            Err(error) => Err(error),
+        };
+        keep(&mut problems, recognised);
         wanted = keep(&mut problems, source.read().await).map(|read| read.catalog);
     }
     let sink = sinks::connect(&pipeline.target).await;

@@ -16,6 +16,7 @@ use crate::milvus::tso::Tso;
 use crate::pipeline::{Select, units};
 
 mod check;
+mod checkpoint;
 mod remove;
 mod run;
 mod signals;
@@ -69,6 +70,9 @@ enum Command {
         /// The pipeline file
         pipeline: PathBuf,
     },
+    /// Look at a pipeline's state, move it, or set it back
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Command),
     /// Print a source's messages as they pass, or count them
     Tail(tail::Arguments),
     /// Compare source and target, row by row, also while the pipeline runs
@@ -117,6 +121,7 @@ pub fn main() -> ExitCode {
             Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
             Command::Check { pipeline, offline } => check::check(&pipeline, offline),
             Command::Remove { pipeline } => remove::remove(&pipeline),
+            Command::Checkpoint(command) => checkpoint::checkpoint(command),
             Command::Tail(arguments) => tail::tail(arguments),
             Command::Verify(arguments) => return verify::verify(arguments),
         }

@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use crossbeam_channel::Receiver;
 use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
 use tokio::sync::watch;
 
+use super::checkpoint::{Source, Update};
 use super::shared::Shared;
 use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
@@ -38,11 +41,13 @@ pub struct Ends {
     pub entry: Entry,
     /// Nothing later than this is applied.
     pub ceiling: Tso,
+    /// The revision that the source's etcd is known to have come to.
+    pub seen: Arc<AtomicI64>,
 }
 
 /// Builds the graph on `worker`. Returns what wakes the catalog's end of it.
 pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Result<SyncActivator> {
-    let Ends { catalog, log, ticks, apply: target, delivery, entry, ceiling } = ends;
+    let Ends { catalog, log, ticks, apply: target, delivery, entry, ceiling, seen } = ends;
     let checkpoint = target.checkpoint.clone();
     let writer = target.writer.clone();
     let floor = checkpoint.frontier.unwrap_or(Tso::ZERO);
@@ -73,9 +78,22 @@ pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Res
             floor,
             checkpoint.positions,
             writer,
+            newer(checkpoint.source, seen),
             delivery.checkpoint_interval,
             Rc::clone(shared),
         );
         Ok(wake)
     })
+}
+
+/// What is to be recorded of the source, whenever its etcd was seen at a higher revision than before.
+fn newer(mut source: Option<Source>, seen: Arc<AtomicI64>) -> impl FnMut() -> Option<Update> {
+    move || {
+        let source = source.as_mut()?;
+        let revision = seen.load(Ordering::Relaxed);
+        (revision > source.revision).then(|| {
+            source.revision = revision;
+            Update::Source(*source)
+        })
+    }
 }

@@ -9,3 +9,4 @@ pub mod graph;
 pub mod progress;
 pub mod run;
 pub mod shared;
+pub mod world;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use super::failure::Failure;
 use super::graph::{Ends, build};
 use super::progress::{Now, Progress};
 use super::shared::Shared;
+use super::world::{RealWorld, World};
 use crate::check;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::tso::Tso;
@@ -91,6 +92,7 @@ pub fn run(
     let select = pipeline.select.clone();
     let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name));
     let catalog = runtime.block_on(source)?.resume(checkpoint.applied.clone());
+    let recognised = checkpoint.recognise(&runtime.block_on(catalog.standing())?)?;
     let read = runtime.block_on(catalog.read())?.catalog;
     let adopt = matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt);
     let mut obstacles = runtime.block_on(check::obstacles(&*sink, &read, &checkpoint, adopt))?;
@@ -100,6 +102,10 @@ pub fn run(
     if let Some(error) = check::as_error(obstacles) {
         return Err(error);
     }
+    if let Update::Source(source) = recognised {
+        checkpoint.source = Some(source);
+    }
+    writer.write(vec![recognised])?;
     begin(pipeline, &writer, &mut checkpoint)?;
     let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
     tracing::info!(
@@ -115,6 +121,7 @@ pub fn run(
         }
     );
 
+    let world: Arc<dyn World> = Arc::new(RealWorld(runtime.handle().clone()));
     let credits = Credits::new(budget(pipeline));
     let channels = Arc::new(Channels::default());
     let progress = Arc::new(Progress::new(began_at));
@@ -127,23 +134,25 @@ pub fn run(
         credits: Arc::clone(&credits),
         channels: Arc::clone(&channels),
         progress: Arc::clone(&progress),
+        world: Arc::clone(&world),
         failure: failure.clone(),
         stop: Arc::clone(stop),
         ended: Arc::clone(&ended),
         apply: Apply {
             sink,
-            runtime: runtime.handle().clone(),
             writer: writer.clone(),
             checkpoint,
             adopt,
             limits: Limits {
                 max_calls: pipeline.delivery.max_calls,
                 call_deadline: pipeline.delivery.call_deadline,
+                seed: world.seed(),
             },
         },
         updates,
         ticks: ticks_in,
         ceiling: if let Until::Time(tso) = until { tso } else { Tso::MAX },
+        seen: catalog.seen(),
     };
     let (wake_in, wake) = crossbeam_channel::bounded::<Result<SyncActivator>>(1);
     let thread = thread::Builder::new()
@@ -203,17 +212,24 @@ fn budget(pipeline: &Pipeline) -> u64 {
 }
 
 /// Makes the beginning of a pipeline that starts at a time its frontier: what is not later is not to be applied, which
-/// is what a frontier says.
+/// is what a frontier says. With a beginning for single channels, the latest of these is what nobody may go back behind.
 fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
-    let start = match pipeline.source.start {
-        StartAt::Latest => Tso::now(),
-        StartAt::After(tso) => tso,
-        StartAt::Collection | StartAt::Earliest => return Ok(()),
-    };
-    if checkpoint.frontier.is_none() {
-        writer.write(vec![Update::Frontier(start, BTreeMap::new())])?;
-        checkpoint.frontier = Some(start);
+    if checkpoint.frontier.is_some() {
+        return Ok(());
     }
+    let start = match pipeline.source.start {
+        StartAt::Latest => Some(Tso::now()),
+        StartAt::After(tso) => Some(tso),
+        StartAt::Collection | StartAt::Earliest => None,
+    };
+    let positions = pipeline.source.positions.values().map(|position| position.time);
+    let began = positions.chain(start).max();
+    let mut updates: Vec<Update> = began.into_iter().map(Update::Began).collect();
+    updates.extend(start.map(|start| Update::Frontier(start, BTreeMap::new())));
+    if !updates.is_empty() {
+        writer.write(updates)?;
+    }
+    (checkpoint.began, checkpoint.frontier) = (began, start);
     Ok(())
 }
 
@@ -236,6 +252,7 @@ struct Worker {
     credits: Arc<Credits>,
     channels: Arc<Channels>,
     progress: Arc<Progress>,
+    world: Arc<dyn World>,
     failure: Failure,
     stop: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
@@ -243,6 +260,7 @@ struct Worker {
     updates: crossbeam_channel::Receiver<sources::catalog::CatalogUpdate>,
     ticks: watch::Sender<Tso>,
     ceiling: Tso,
+    seen: Arc<AtomicI64>,
 }
 
 impl Worker {
@@ -261,6 +279,7 @@ impl Worker {
                 Arc::clone(&self.channels),
                 Arc::clone(&self.progress),
                 directory,
+                Arc::clone(&self.world),
                 self.failure.clone(),
                 Arc::clone(&self.stop),
                 saturated_bytes,
@@ -291,6 +310,7 @@ impl Worker {
                     positions: self.pipeline.source.positions.clone(),
                 },
                 ceiling: self.ceiling,
+                seen: self.seen,
             };
             match build(worker, ends, &shared) {
                 Ok(wake) => built(Ok(wake)),

@@ -12,6 +12,7 @@ use super::credits::Credits;
 use super::directory::Directory;
 use super::failure::Failure;
 use super::progress::Progress;
+use super::world::World;
 use crate::error::Error;
 use crate::milvus::channel::{PChannel, Position};
 use crate::milvus::tso::Tso;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub progress: Arc<Progress>,
     /// Which collections nobody wants.
     pub directory: Arc<Directory>,
+    /// Time, chance, and where calls run.
+    pub world: Arc<dyn World>,
     failure: Failure,
     stopping: Arc<AtomicBool>,
     /// From this many bytes that wait at `apply` on, `order` lets spans grow instead of releasing more.
@@ -57,6 +60,7 @@ impl Shared {
         channels: Arc<Channels>,
         progress: Arc<Progress>,
         directory: Arc<Directory>,
+        world: Arc<dyn World>,
         failure: Failure,
         stopping: Arc<AtomicBool>,
         saturated_bytes: u64,
@@ -66,6 +70,7 @@ impl Shared {
             channels,
             progress,
             directory,
+            world,
             failure,
             stopping,
             saturated_bytes,

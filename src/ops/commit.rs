@@ -23,13 +23,15 @@ use crate::milvus::tso::Tso;
 /// Marks kept per channel before every second one is forgotten: an older mark only means reading more again.
 const MARKS: usize = 4096;
 
-/// Builds the operator. `floor` and `positions` are what the last run left.
+/// Builds the operator. `floor` and `positions` are what the last run left. `source` tells what is to be recorded of the
+/// source, if there is anything new.
 pub fn commit<'scope>(
     applied: Stream<'scope, Tso, Vec<()>>,
     marks: Stream<'scope, Tso, Vec<Mark>>,
     floor: Tso,
     positions: BTreeMap<PChannel, Position>,
     writer: Writer,
+    mut source: impl FnMut() -> Option<Update> + 'static,
     interval: Duration,
     shared: Rc<Shared>,
 ) {
@@ -54,19 +56,23 @@ pub fn commit<'scope>(
                 return;
             }
             shared.progress.acknowledged(frontier);
-            let since = written_at.map_or(interval, |at| at.elapsed());
+            let now = shared.world.now();
+            let since = written_at.map_or(interval, |at| now.saturating_duration_since(at));
             if since < interval && !shared.is_stopping() {
                 activator.activate_after(interval.saturating_sub(since));
                 return;
             }
             written = frontier;
-            written_at = Some(Instant::now());
+            written_at = Some(now);
             let positions = book.positions_at(frontier);
             let progress = std::sync::Arc::clone(&shared.progress);
             let failure = shared.failure();
             shared.set_committing(frontier);
             let released = shared.released();
-            writer.submit(vec![Update::Frontier(frontier, positions.clone())], move |result| match result {
+            // What the source had come to first: the frontier must not be later than that.
+            let updates =
+                source().into_iter().chain([Update::Frontier(frontier, positions.clone())]).collect();
+            writer.submit(updates, move |result| match result {
                 Ok(()) => {
                     *released.lock().unwrap_or_else(PoisonError::into_inner) = Some(positions);
                     progress.committed(frontier);

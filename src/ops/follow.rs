@@ -133,6 +133,8 @@ pub struct Follow {
     /// Complete up to this.
     upto: Tso,
     emitted: Catalog,
+    /// Collections that an earlier run had, and of which everything up to the floor is applied.
+    known: BTreeSet<CollectionId>,
     wanted: Arc<Catalog>,
     /// Whether `emitted` equals `wanted`.
     settled: bool,
@@ -153,6 +155,7 @@ impl Follow {
             begun: false,
             upto: floor,
             emitted: checkpoint.applied.clone(),
+            known: checkpoint.applied.collections.keys().copied().collect(),
             wanted: Arc::default(),
             settled: false,
             positions: checkpoint.positions.clone(),
@@ -297,6 +300,10 @@ impl Follow {
         channel: &PChannel,
         initial: bool,
     ) -> (Tso, Start) {
+        if self.known.contains(&collection.id) && collection.created <= self.floor {
+            // The state was rewound, which forgets positions.
+            return (self.floor, Start::Near(self.floor));
+        }
         if let Some(MsgPosition { position, time }) = self.entry.positions.get(vchannel) {
             return (*time, Start::At(position.clone()));
         }
@@ -409,6 +416,31 @@ mod tests {
         assert_eq!(news.channels, [open("a", 77, true)]);
         assert!(matches!(news.events[..], [CatalogEvent::Known(_)]), "{:?}", news.events);
         assert_eq!(news.due, Tso(100), "nothing is to be waited for");
+    }
+
+    #[test]
+    fn after_a_rewind_channels_are_found_again_near_the_time() {
+        let mut checkpoint = Checkpoint { frontier: Some(Tso(50)), ..Checkpoint::default() };
+        for (id, created, channel) in [(1, 10, "a"), (2, 60, "b")] {
+            checkpoint.applied.collections.insert(CollectionId(id), collection(id, created, &[channel]));
+        }
+        let entry = |start| Entry {
+            start,
+            positions: BTreeMap::from([(
+                VChannel("a_1v0".into()),
+                MsgPosition { position: Position(vec![5]), time: Tso(5) },
+            )]),
+        };
+        let wanted: Vec<Collection> = checkpoint.applied.collections.values().cloned().collect();
+        for start in [StartAt::Collection, StartAt::Latest] {
+            let news = Follow::new(&checkpoint, entry(start)).update(&update(None, &wanted)).unwrap();
+            let near = ChannelEvent::Open {
+                channel: PChannel("a".into()),
+                start: Start::Near(Tso(50)),
+                initial: true,
+            };
+            assert_eq!(news.channels, [near, open("b", 60, true)], "what is later is read whole");
+        }
     }
 
     #[test]

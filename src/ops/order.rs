@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
@@ -53,7 +53,7 @@ pub fn order<'scope>(
         let activator = worker.activator_for(Rc::clone(&info.address));
         let mut hold = Some(capability.delayed(&floor));
         let mut order = Order::new(floor);
-        let mut released_at = Instant::now();
+        let mut released_at = shared.world.now();
         move |(changes, changes_frontier), (events, events_frontier), output| {
             changes.for_each(|_cap, batch| batch.drain(..).for_each(|change| order.push(change)));
             events.for_each(|_cap, batch| batch.drain(..).for_each(|event| order.learn(event)));
@@ -67,13 +67,13 @@ pub fn order<'scope>(
                     // `apply` activates this operator when it has room again; meanwhile the span grows.
                     break;
                 }
-                let waited = released_at.elapsed();
+                let waited = shared.world.now().saturating_duration_since(released_at);
                 if shared.is_busy() && order.stashed_bytes() < policy.batch_bytes && waited < policy.max_lag {
                     activator.activate_after(policy.max_lag.saturating_sub(waited));
                     break;
                 }
                 let span = order.release(complete, policy.span_bytes);
-                released_at = Instant::now();
+                released_at = shared.world.now();
                 let upper = span.upper;
                 if !span.steps.is_empty() {
                     shared.add_queued_span(&span);

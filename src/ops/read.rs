@@ -67,6 +67,7 @@ pub fn read<'scope>(
         let mut channels: BTreeMap<PChannel, Channel> = BTreeMap::new();
         move |(input, _frontier), output| {
             let Some(source) = &source else { return };
+            let now = shared.world.now();
             input.for_each(|cap, events| {
                 for event in events.drain(..) {
                     match event {
@@ -82,13 +83,7 @@ pub fn read<'scope>(
                             tracing::debug!(%channel, "reading");
                             channels.insert(
                                 channel,
-                                Channel {
-                                    queue,
-                                    tick: held,
-                                    initial,
-                                    retire: None,
-                                    quiet_since: Instant::now(),
-                                },
+                                Channel { queue, tick: held, initial, retire: None, quiet_since: now },
                             );
                             if hold.as_ref().is_none_or(|hold| *hold.time() > held) {
                                 hold = Some(cap.delayed(&held, output.output_index()));
@@ -119,7 +114,7 @@ pub fn read<'scope>(
                     fuel -= 1;
                     match channel.queue.try_recv() {
                         Ok(Delivery::Messages(envelopes)) => {
-                            channel.quiet_since = Instant::now();
+                            channel.quiet_since = now;
                             let before = channel.tick;
                             for envelope in envelopes {
                                 if let EnvelopeKind::Tick(tick) = envelope.kind {
@@ -148,7 +143,8 @@ pub fn read<'scope>(
                     }
                 }
                 if let Some(at) = channel.retire
-                    && (channel.tick >= at || channel.quiet_since.elapsed() > RETIRE_AFTER)
+                    && (channel.tick >= at
+                        || now.saturating_duration_since(channel.quiet_since) > RETIRE_AFTER)
                 {
                     retired.push(name.clone());
                 }

@@ -33,6 +33,17 @@ pub struct Key {
     pub meaning: &'static str,
     /// A value as written in the file.
     pub example: &'static str,
+    /// Whether it may be another one in the next run with the same state.
+    pub between_runs: BetweenRuns,
+}
+
+/// Whether a value may change between two runs that share a state folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BetweenRuns {
+    /// Yes: the next run goes on with the new value.
+    Free,
+    /// No: what the state folder says would not be true any more, and a start is refused. This is why.
+    Tied(&'static str),
 }
 
 /// What a value looks like. Limits are inclusive; sizes and durations are written as in the file.
@@ -170,7 +181,7 @@ pub static SOURCE_POSITIONS: Table = Table {
          milvus-backup hand out",
     ),
     meaning: "Where single vchannels are begun, in place of what `start` says. Of such a vchannel everything later than \
-              the time in its position is taken, and nothing earlier.",
+              the time in its position is taken, and nothing earlier. They must stay between runs, since what lies before them is not on the target.",
 };
 /// `[select]`
 pub static SELECT: Table = Table {
@@ -211,6 +222,7 @@ pub static NAME: Key = Key {
     default: Default::Required,
     meaning: "The pipeline's name, in logs and in the default of `state_dir`.",
     example: "\"orders-standby\"",
+    between_runs: BetweenRuns::Tied("the state folder belongs to the pipeline of that name"),
 };
 /// `state_dir`
 pub static STATE_DIR: Key = Key {
@@ -224,6 +236,7 @@ pub static STATE_DIR: Key = Key {
     meaning: "The folder of the checkpoint: what was applied, and where reading goes on. One process at a time may \
               own it. Without it the pipeline starts over.",
     example: "\"/var/lib/migrans/orders-standby\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `etcd` in `[source]`
 pub static SOURCE_ETCD: Key = Key {
@@ -234,6 +247,7 @@ pub static SOURCE_ETCD: Key = Key {
     default: Default::Required,
     meaning: "The addresses of the source's etcd (Milvus: `etcd.endpoints`), with `http://` or `https://` in front.",
     example: "[\"http://127.0.0.1:2379\"]",
+    between_runs: BetweenRuns::Free,
 };
 /// `root_path` in `[source]`
 pub static SOURCE_ROOT_PATH: Key = Key {
@@ -244,6 +258,7 @@ pub static SOURCE_ROOT_PATH: Key = Key {
     default: Default::Value("by-dev"),
     meaning: "The prefix of the source's keys in etcd (Milvus: `etcd.rootPath`).",
     example: "\"by-dev\"",
+    between_runs: BetweenRuns::Tied("below another path is another cluster"),
 };
 /// `meta_path` in `[source]`
 pub static SOURCE_META_PATH: Key = Key {
@@ -254,6 +269,7 @@ pub static SOURCE_META_PATH: Key = Key {
     default: Default::Value("meta"),
     meaning: "The prefix of the catalog below `root_path` (Milvus: `etcd.metaSubPath`).",
     example: "\"meta\"",
+    between_runs: BetweenRuns::Tied("below another path is another cluster"),
 };
 /// `etcd_username` in `[source]`
 pub static SOURCE_ETCD_USERNAME: Key = Key {
@@ -264,6 +280,7 @@ pub static SOURCE_ETCD_USERNAME: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "The user for etcd. It needs to read below `root_path`, nothing else. Goes with `etcd_password`.",
     example: "\"reader\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `etcd_password` in `[source]`
 pub static SOURCE_ETCD_PASSWORD: Key = Key {
@@ -274,6 +291,7 @@ pub static SOURCE_ETCD_PASSWORD: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "That user's password. Take it from the environment rather than writing it into the file.",
     example: "\"${ETCD_PASSWORD}\"",
+    between_runs: BetweenRuns::Free,
 };
 /// The keys of `[source.etcd_tls]`
 pub static SOURCE_ETCD_TLS_KEYS: TlsKeys = tls_keys("source.etcd_tls", &[]);
@@ -286,6 +304,7 @@ pub static SOURCE_MILVUS_URI: Key = Key {
     default: Default::Words("the host of a proxy that is in etcd, port 19530"),
     meaning: "The address of its proxy. Proxies tell etcd their host, but not the port for clients.",
     example: "\"http://127.0.0.1:19530\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `token` in `[source.milvus]`
 pub static SOURCE_MILVUS_TOKEN: Key = Key {
@@ -296,6 +315,7 @@ pub static SOURCE_MILVUS_TOKEN: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "`user:password` or an API key. It needs to describe and query the collections, nothing else.",
     example: "\"${SOURCE_TOKEN}\"",
+    between_runs: BetweenRuns::Free,
 };
 /// The keys of `[source.milvus.tls]`
 pub static SOURCE_MILVUS_TLS_KEYS: TlsKeys = tls_keys("source.milvus.tls", &[]);
@@ -308,6 +328,7 @@ pub static SOURCE_MQ_TYPE: Key = Key {
     default: Default::Required,
     meaning: "Its kind (Milvus: `mq.type`). `rocksmq`: the queue that is embedded in a standalone Milvus.",
     example: "\"rocksmq\"",
+    between_runs: BetweenRuns::Tied("positions are in the words of the queue"),
 };
 /// `path` in `[source.mq]` of RocksMQ
 pub static SOURCE_MQ_PATH: Key = Key {
@@ -319,6 +340,7 @@ pub static SOURCE_MQ_PATH: Key = Key {
     meaning: "The folder of the queue (Milvus: `rocksmq.path`), on this machine. It is only read; Milvus may run \
               beside it.",
     example: "\"/var/lib/milvus/rdb_data\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `brokers` in `[source.mq]` of Kafka
 pub static KAFKA_BROKERS: Key = Key {
@@ -330,6 +352,7 @@ pub static KAFKA_BROKERS: Key = Key {
     meaning: "Brokers to begin with (Milvus: `kafka.brokerList`); the others are learnt from them. Topics are only \
               read: there is no consumer group, and nothing is committed.",
     example: "[\"kafka-1:9092\", \"kafka-2:9092\"]",
+    between_runs: BetweenRuns::Free,
 };
 /// `security` in `[source.mq]` of Kafka
 pub static KAFKA_SECURITY: Key = Key {
@@ -340,6 +363,7 @@ pub static KAFKA_SECURITY: Key = Key {
     default: Default::Value("plaintext"),
     meaning: "How the brokers are spoken to (Milvus: `kafka.securityProtocol`).",
     example: "\"sasl_ssl\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `sasl_mechanism` in `[source.mq]` of Kafka
 pub static KAFKA_SASL_MECHANISM: Key = Key {
@@ -350,6 +374,7 @@ pub static KAFKA_SASL_MECHANISM: Key = Key {
     default: Default::Value("PLAIN"),
     meaning: "How `username` and `password` are shown (Milvus: `kafka.saslMechanisms`).",
     example: "\"SCRAM-SHA-512\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `username` in `[source.mq]` of Kafka
 pub static KAFKA_USERNAME: Key = Key {
@@ -360,6 +385,7 @@ pub static KAFKA_USERNAME: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "The user for SASL. It needs to read and describe the topics, nothing else. Goes with `password`.",
     example: "\"reader\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `password` in `[source.mq]` of Kafka
 pub static KAFKA_PASSWORD: Key = Key {
@@ -370,6 +396,7 @@ pub static KAFKA_PASSWORD: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "That user's password. Take it from the environment rather than writing it into the file.",
     example: "\"${KAFKA_PASSWORD}\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `uri` in `[source.mq]` of Pulsar
 pub static PULSAR_URI: Key = Key {
@@ -380,6 +407,7 @@ pub static PULSAR_URI: Key = Key {
     default: Default::Required,
     meaning: "The address of a broker or of the proxy (Milvus: `pulsar.address` and `pulsar.port`).",
     example: "\"pulsar://127.0.0.1:6650\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `tenant` in `[source.mq]` of Pulsar
 pub static PULSAR_TENANT: Key = Key {
@@ -390,6 +418,7 @@ pub static PULSAR_TENANT: Key = Key {
     default: Default::Value("public"),
     meaning: "The tenant of the topics (Milvus: `pulsar.tenant`).",
     example: "\"milvus\"",
+    between_runs: BetweenRuns::Tied("other topics are another log"),
 };
 /// `namespace` in `[source.mq]` of Pulsar
 pub static PULSAR_NAMESPACE: Key = Key {
@@ -400,6 +429,7 @@ pub static PULSAR_NAMESPACE: Key = Key {
     default: Default::Value("default"),
     meaning: "The namespace of the topics (Milvus: `pulsar.namespace`).",
     example: "\"production\"",
+    between_runs: BetweenRuns::Tied("other topics are another log"),
 };
 /// `token` in `[source.mq]` of Pulsar
 pub static PULSAR_TOKEN: Key = Key {
@@ -410,6 +440,7 @@ pub static PULSAR_TOKEN: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "A token (JWT) for the brokers. Take it from the environment rather than writing it into the file.",
     example: "\"${PULSAR_TOKEN}\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `subscription` in `[source.mq]` of Pulsar
 pub static PULSAR_SUBSCRIPTION: Key = Key {
@@ -423,6 +454,7 @@ pub static PULSAR_SUBSCRIPTION: Key = Key {
               `migrans remove` takes it away with the pipeline; a pipeline that is just forgotten leaves the brokers \
               keeping everything.",
     example: "true",
+    between_runs: BetweenRuns::Free,
 };
 /// The keys of `[source.mq.tls]`
 pub static SOURCE_MQ_TLS_KEYS: TlsKeys = tls_keys("source.mq.tls", &[]);
@@ -438,6 +470,7 @@ pub static SOURCE_START: Key = Key {
               machine's clock. A time (RFC 3339, or a Milvus timestamp): with the first change later than that, in every \
               collection. Rows from before the beginning are not copied, only collections themselves are.",
     example: "\"2026-11-22T10:00:00Z\"",
+    between_runs: BetweenRuns::Tied("what lies before the beginning is not on the target"),
 };
 /// `collections` in `[select]`
 pub static SELECT_COLLECTIONS: Key = Key {
@@ -448,6 +481,9 @@ pub static SELECT_COLLECTIONS: Key = Key {
     default: Default::Required,
     meaning: "What to take: at least one pattern.",
     example: "[\"default.orders\", \"shop.*\"]",
+    between_runs: BetweenRuns::Tied(
+        "a collection that is taken in later would lack its earlier rows, and one that is left out would be dropped",
+    ),
 };
 /// `exclude` in `[select]`
 pub static SELECT_EXCLUDE: Key = Key {
@@ -458,6 +494,9 @@ pub static SELECT_EXCLUDE: Key = Key {
     default: Default::Words("nothing is left out"),
     meaning: "What to leave out of that. It wins over `collections`.",
     example: "[\"shop.tmp_*\"]",
+    between_runs: BetweenRuns::Tied(
+        "a collection that is taken in later would lack its earlier rows, and one that is left out would be dropped",
+    ),
 };
 /// `type` in `[target]`
 pub static TARGET_TYPE: Key = Key {
@@ -469,6 +508,7 @@ pub static TARGET_TYPE: Key = Key {
     meaning: "Its kind. `milvus`: a Milvus, written by Insert, Upsert and Delete. `null`: takes everything and \
               keeps nothing, to measure the source's side alone.",
     example: "\"milvus\"",
+    between_runs: BetweenRuns::Tied("another target does not hold what was applied to this one"),
 };
 /// `uri` in `[target]` of Milvus
 pub static TARGET_URI: Key = Key {
@@ -479,6 +519,7 @@ pub static TARGET_URI: Key = Key {
     default: Default::Required,
     meaning: "The address of its proxy.",
     example: "\"http://127.0.0.1:19530\"",
+    between_runs: BetweenRuns::Tied("another target does not hold what was applied to this one"),
 };
 /// `token` in `[target]` of Milvus
 pub static TARGET_TOKEN: Key = Key {
@@ -489,6 +530,7 @@ pub static TARGET_TOKEN: Key = Key {
     default: Default::Words("no authentication"),
     meaning: "`user:password` or an API key. Take it from the environment rather than writing it into the file.",
     example: "\"${TARGET_TOKEN}\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `adopt` in `[target]` of Milvus
 pub static TARGET_ADOPT: Key = Key {
@@ -501,6 +543,7 @@ pub static TARGET_ADOPT: Key = Key {
               written to if their schema matches. Without it they are a conflict, reported before anything is \
               written.",
     example: "true",
+    between_runs: BetweenRuns::Free,
 };
 /// `connect_timeout` in `[target]` of Milvus
 pub static TARGET_CONNECT_TIMEOUT: Key = Key {
@@ -511,6 +554,7 @@ pub static TARGET_CONNECT_TIMEOUT: Key = Key {
     default: Default::Value("10s"),
     meaning: "How long connecting may take.",
     example: "\"30s\"",
+    between_runs: BetweenRuns::Free,
 };
 /// The keys of `[target.tls]`
 pub static TARGET_TLS_KEYS: TlsKeys = tls_keys("target.tls", &["milvus"]);
@@ -525,6 +569,7 @@ pub static DELIVERY_MEMORY: Key = Key {
               pauses when it is used up. The process takes this and a constant. With Kafka and Pulsar, a quarter of it is for \
               what their clients have read ahead. At least twice `batch`.",
     example: "\"1GiB\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `max_lag` in `[delivery]`
 pub static DELIVERY_MAX_LAG: Key = Key {
@@ -536,6 +581,7 @@ pub static DELIVERY_MAX_LAG: Key = Key {
     meaning: "How long changes may be held back to make batches fuller. Smaller is fresher, larger is more \
               throughput per call.",
     example: "\"1s\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `batch` in `[delivery]`
 pub static DELIVERY_BATCH: Key = Key {
@@ -546,6 +592,7 @@ pub static DELIVERY_BATCH: Key = Key {
     default: Default::Value("8MiB"),
     meaning: "The size that batches are cut at. (A Milvus proxy takes no call above 64 MiB.)",
     example: "\"16MiB\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `max_calls` in `[delivery]`
 pub static DELIVERY_MAX_CALLS: Key = Key {
@@ -557,6 +604,7 @@ pub static DELIVERY_MAX_CALLS: Key = Key {
     meaning: "The most calls to the target that are in flight at a time. The pipeline uses fewer when the target \
               gets slower by more.",
     example: "8",
+    between_runs: BetweenRuns::Free,
 };
 /// `call_deadline` in `[delivery]`
 pub static DELIVERY_CALL_DEADLINE: Key = Key {
@@ -568,6 +616,7 @@ pub static DELIVERY_CALL_DEADLINE: Key = Key {
     meaning: "How long one call may take. It is also how long a start after a crash waits, at most, until no call \
               from before the crash can still take effect.",
     example: "\"30s\"",
+    between_runs: BetweenRuns::Free,
 };
 /// `checkpoint_interval` in `[delivery]`
 pub static DELIVERY_CHECKPOINT_INTERVAL: Key = Key {
@@ -579,6 +628,7 @@ pub static DELIVERY_CHECKPOINT_INTERVAL: Key = Key {
     meaning: "How often progress is made durable while changes flow. After a crash, what was applied since then is \
               applied again, with the same outcome.",
     example: "\"2s\"",
+    between_runs: BetweenRuns::Free,
 };
 
 /// The keys of a table with TLS settings.
@@ -604,6 +654,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
             default: Default::Words("the certificates of the system alone"),
             meaning: "A PEM file with the certificates to trust, beside those of the system.",
             example: "\"ca.pem\"",
+            between_runs: BetweenRuns::Free,
         },
         cert: Key {
             table,
@@ -613,6 +664,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
             default: Default::Words("none is shown"),
             meaning: "A PEM file with our own certificate. Goes with `key`.",
             example: "\"client.pem\"",
+            between_runs: BetweenRuns::Free,
         },
         key: Key {
             table,
@@ -622,6 +674,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
             default: Default::Words("none"),
             meaning: "A PEM file with the key of that certificate.",
             example: "\"client-key.pem\"",
+            between_runs: BetweenRuns::Free,
         },
         server_name: Key {
             table,
@@ -631,6 +684,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
             default: Default::Words("the host of the address"),
             meaning: "The name to expect in the server's certificate.",
             example: "\"milvus.example\"",
+            between_runs: BetweenRuns::Free,
         },
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{Default, KEYS, Key, Shape, TABLES, Table};
+use super::keys::{BetweenRuns, Default, KEYS, Key, Shape, TABLES, Table};
 use super::problem::either;
 
 /// All tables and keys in Markdown.
@@ -53,7 +53,15 @@ fn entry(key: &Key) -> String {
         Default::Value(value) => format!("`\"{value}\"`"),
         Default::Words(words) => words.to_owned(),
     };
-    let _ = write!(text, "- Default: {default}\n- Example: `{} = {}`\n", key.name, key.example);
+    let between_runs = match key.between_runs {
+        BetweenRuns::Free => "may change".to_owned(),
+        BetweenRuns::Tied(why) => format!("must stay, since {why}"),
+    };
+    let _ = write!(
+        text,
+        "- Default: {default}\n- Between runs: {between_runs}\n- Example: `{} = {}`\n",
+        key.name, key.example
+    );
     text
 }
 
@@ -191,6 +199,80 @@ mod tests {
             let written = Pipeline::parse(&explicit, Path::new("/etc/p.toml"), &lookup).unwrap();
             assert_eq!(format!("{written:?}"), format!("{silent:?}"));
         }
+    }
+
+    #[test]
+    fn a_key_must_stay_exactly_if_the_fingerprint_says_so() {
+        let lookup = |name: &str| (name == "HOME" || name == "TARGET_TOKEN").then(|| "/home/me".into());
+        let mq = |kind: &str| match kind {
+            "kafka" => "type = \"kafka\"\nbrokers = [\"b:1\"]",
+            "pulsar" => "type = \"pulsar\"\nuri = \"pulsar://b:1\"",
+            _ => "type = \"rocksmq\"\npath = \"q\"",
+        };
+        let file = |queue: &str| {
+            let text = format!(
+                "name = \"p\"\n[source]\netcd = [\"http://e:1\"]\n[source.mq]\n{}\n[select]\ncollections = \
+                 [\"a.b\"]\n[target]\ntype = \"milvus\"\nuri = \"http://t:1\"\n",
+                mq(queue)
+            );
+            text.parse::<toml::Table>().unwrap()
+        };
+        let read = |file: &toml::Table| {
+            let pipeline =
+                Pipeline::parse(&toml::to_string(file).unwrap(), Path::new("/etc/p.toml"), &lookup);
+            pipeline.map(|pipeline| (pipeline.name.clone(), pipeline.fingerprint()))
+        };
+        let mut free = Vec::new();
+        for key in KEYS {
+            let queue = key.variants.first().copied().unwrap_or("rocksmq");
+            let mut changed = file(queue);
+            let before = read(&changed).unwrap();
+            let is_tied = key.between_runs != BetweenRuns::Free;
+            let value = match (key.table, key.name) {
+                // Of another type, all the rest of the table is another too.
+                ("source.mq", "type") => {
+                    assert_ne!(before, read(&file("kafka")).unwrap());
+                    assert!(is_tied);
+                    continue;
+                }
+                ("target", "type") => {
+                    changed.insert("target".into(), "type = \"null\"".parse::<toml::Table>().unwrap().into());
+                    assert_ne!(before, read(&changed).unwrap());
+                    assert!(is_tied);
+                    continue;
+                }
+                _ => {
+                    let is_default = matches!(key.default, Default::Value(value)
+                        if key.example.trim_matches('"') == value);
+                    let value = if is_default { "\"another\"" } else { key.example };
+                    format!("x = {value}").parse::<toml::Table>().unwrap().remove("x").unwrap()
+                }
+            };
+            let mut table = &mut changed;
+            for part in key.table.split('.').filter(|part| !part.is_empty()) {
+                let inner = table.entry(part).or_insert_with(|| toml::Table::new().into());
+                table = inner.as_table_mut().unwrap();
+            }
+            table.insert(key.name.to_owned(), value);
+            // What is refused for want of another key (user name without password) changes nothing by itself.
+            match read(&changed) {
+                Ok(after) => assert_eq!(after != before, is_tied, "{} in [{}]", key.name, key.table),
+                Err(_) => {
+                    assert!(
+                        !is_tied,
+                        "{} in [{}]: give it a value that can be read alone",
+                        key.name, key.table
+                    );
+                    free.push(key.name);
+                }
+            }
+        }
+        // Credentials and certificates, which go in pairs or with another form of address.
+        free.retain(|name| {
+            !["username", "password", "token", "security", "server_name", "ca", "cert", "key"]
+                .contains(&name.trim_start_matches("etcd_"))
+        });
+        assert_eq!(free, Vec::<&str>::new());
     }
 
     #[test]

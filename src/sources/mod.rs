@@ -144,6 +144,17 @@ pub fn connect(config: &MqConfig, context: Context) -> Result<Box<dyn LogSource>
     }
 }
 
+/// A position in words, as the queue's own tools write it; its bytes if it is of another queue.
+pub fn place(config: &MqConfig, channel: &PChannel, position: &Position) -> String {
+    match config {
+        MqConfig::Pulsar(_) => {
+            pulsar::place(channel, position).unwrap_or_else(|| format!("{:02x?}", position.0))
+        }
+        MqConfig::Rocksmq(_) => format!("id {position:?}"),
+        MqConfig::Kafka(_) => format!("offset {position:?}"),
+    }
+}
+
 /// Asks whether the queue is there and lets us in, without reading it; says what it is. Blocks for some seconds at most.
 ///
 /// Errors: `Unavailable`, `Denied`, and those of [`connect`].

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::{Context, Delivery, Envelope, EnvelopeKind};
 use crate::dataflow::channels::Waiting;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::{PChannel, Position};
 use crate::milvus::header::{self, MessageType};
 use crate::milvus::tso::Tso;
@@ -37,6 +37,8 @@ pub struct Outlet {
     unknown_types: UnknownTypes,
     chunk: Chunk,
     last_tick: Tso,
+    /// The first tick must not be later than this.
+    reaching: Option<Tso>,
     caught_up: Notice,
     failure: Option<Error>,
     over: bool,
@@ -89,6 +91,7 @@ impl Outlet {
             unknown_types: Arc::clone(unknown_types),
             chunk: Chunk::default(),
             last_tick: Tso::ZERO,
+            reaching: None,
             caught_up: Notice::NotDue,
             failure: None,
             over: false,
@@ -106,6 +109,13 @@ impl Outlet {
     /// The last tick that was handed over: how far behind the channel is.
     pub fn last_tick(&self) -> Tso {
         self.last_tick
+    }
+
+    /// Reading begins with the first message that is left. Of all that is later than `ts` nothing may be missing, so it must
+    /// begin with a tick that is not later: otherwise the channel ends with an error of kind `Gap`. Whoever only shows
+    /// messages takes what there is.
+    pub fn must_reach(&mut self, ts: Tso) {
+        self.reaching = (!self.context.every_message).then_some(ts);
     }
 
     /// Whether the channel is done with: it failed, or nobody listens.
@@ -140,6 +150,9 @@ impl Outlet {
         self.chunk.scanned += 1;
         let wrap: fn(Bytes, _) -> EnvelopeKind = match header.message_type {
             MessageType::TimeTick => {
+                if let Some(wanted) = self.reaching.take().filter(|wanted| header.timestamp > *wanted) {
+                    return Err(gap(wanted, header.timestamp));
+                }
                 self.last_tick = self.last_tick.max(header.timestamp);
                 self.chunk.push_tick(position(), header.timestamp, self.context.every_tick);
                 return Ok(self.taken());
@@ -246,6 +259,17 @@ impl Outlet {
             }
         }
     }
+}
+
+fn gap(wanted: Tso, first: Tso) -> Error {
+    Error::new(
+        Kind::Gap,
+        format!("everything after {wanted} is needed, but what is left in the queue begins at {first}"),
+    )
+    .hint(
+        "the queue did not keep it for so long: rewind to a later time, begin later, or set the pipeline up anew on an empty \
+         target, with a longer retention",
+    )
 }
 
 /// The bytes of a message, owned or not: copied only if they are wanted.

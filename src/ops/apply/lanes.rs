@@ -8,6 +8,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 use super::pace::Pace;
 use crate::error::{Disposition, Error, Kind, Result};
 use crate::milvus::catalog::{CollectionName, Ddl};
@@ -62,11 +65,14 @@ pub struct Limits {
     pub max_calls: usize,
     /// How long a call may take.
     pub call_deadline: Duration,
+    /// Where the chance in pauses begins, which keeps callers of one target from coming back all at once.
+    pub seed: u64,
 }
 
 /// The logic of the operator.
 pub struct Lanes {
     limits: Limits,
+    chance: StdRng,
     pace: Pace,
     queues: BTreeMap<String, Queue>,
     flights: BTreeMap<CallId, Flight>,
@@ -123,6 +129,7 @@ impl Lanes {
     pub fn new(limits: Limits, recorded: HashMap<VChannel, Tso>, hold_until: Option<Instant>) -> Lanes {
         Lanes {
             limits,
+            chance: StdRng::seed_from_u64(limits.seed),
             pace: Pace::new(limits.max_calls),
             queues: BTreeMap::new(),
             flights: BTreeMap::new(),
@@ -324,11 +331,11 @@ impl Lanes {
         let soon = error.kind() == Kind::NotFound && item.work.is_batch() && item.attempt <= NOT_FOUND_TRIES;
         let disposition = if soon { Disposition::Retry } else { error.kind().disposition() };
         let pause = match disposition {
-            Disposition::Retry => backoff(item.attempt),
-            Disposition::Wait => backoff(item.attempt.max(5)),
+            Disposition::Retry => backoff(&mut self.chance, item.attempt),
+            Disposition::Wait => backoff(&mut self.chance, item.attempt.max(5)),
             // A step of the catalog may be repeated at once; rows must not overtake themselves.
             Disposition::Resolve => match &mut item.work {
-                Work::Ddl(_) => backoff(item.attempt),
+                Work::Ddl(_) => backoff(&mut self.chance, item.attempt),
                 Work::Batch(batch) => {
                     if let Err(error) = batch.make_repeatable() {
                         return Outcome { fatal: Some(error), ..Outcome::default() };
@@ -437,9 +444,9 @@ impl Work {
     }
 }
 
-fn backoff(attempt: u32) -> Duration {
+fn backoff(chance: &mut StdRng, attempt: u32) -> Duration {
     let doubled = BACKOFF_FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(16));
-    doubled.min(BACKOFF_MOST).mul_f64(rand::random_range(0.75..1.25))
+    doubled.min(BACKOFF_MOST).mul_f64(chance.random_range(0.75..1.25))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -9,15 +9,15 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use futures_util::future::{Either, select};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
-use tokio::runtime::Handle;
 
 use super::Parcel;
 use super::coalesce::SpanWork;
@@ -39,8 +39,6 @@ use lanes::{Action, CallId, Lanes, Limits};
 pub struct Apply {
     /// The target.
     pub sink: Arc<dyn Sink>,
-    /// Where calls run.
-    pub runtime: Handle,
     /// The checkpoint.
     pub writer: Writer,
     /// What it said at the start.
@@ -69,8 +67,9 @@ pub fn apply<'scope>(
         let wake = worker.sync_activator_for(info.address.to_vec());
         shared.set_apply_activator(worker.activator_for(Rc::clone(&info.address)));
         let (events_in, events) = crossbeam_channel::unbounded::<Event>();
-        let wait = apply.checkpoint.calls_over_in();
-        let hold_until = (!wait.is_zero()).then(|| Instant::now() + wait);
+        let world = Arc::clone(&shared.world);
+        let wait = apply.checkpoint.calls_over_in(world.unix_now());
+        let hold_until = (!wait.is_zero()).then(|| world.now() + wait);
         if hold_until.is_some() {
             tracing::info!(
                 "the last run did not stop cleanly: waiting {:.1} s until none of its calls can still take effect",
@@ -100,7 +99,7 @@ pub fn apply<'scope>(
                     holds.push_back((id, cap.delayed(&time, output.output_index())));
                 }
             });
-            let now = Instant::now();
+            let now = world.now();
             while let Ok(event) = events.try_recv() {
                 match event {
                     Event::Recorded(highs, until, Ok(())) => lanes.recorded(highs, until),
@@ -127,7 +126,7 @@ pub fn apply<'scope>(
             } else if shared.is_stopping() {
                 lanes.stop(false);
             }
-            for action in lanes.next(now, unix_now()) {
+            for action in lanes.next(now, world.unix_now()) {
                 match action {
                     Action::Send(id, mut batch) => {
                         // What an adopted collection held before is not known, so nothing is inserted blindly.
@@ -141,26 +140,26 @@ pub fn apply<'scope>(
                         let events_in = events_in.clone();
                         let notify = notify.clone();
                         let write = batch.write.clone();
-                        apply.runtime.spawn(async move {
-                            let call = sink.write(&write, deadline);
-                            let result = match tokio::time::timeout(deadline, call).await {
-                                Ok(result) => result,
-                                Err(_) => Err(Error::new(
+                        let over = world.sleep(deadline);
+                        world.spawn(Box::pin(async move {
+                            let result = match select(sink.write(&write, deadline), over).await {
+                                Either::Left((result, _)) => result,
+                                Either::Right(_) => Err(Error::new(
                                     Kind::InDoubt,
                                     format!("no answer within {deadline:?} to a call for {}", write.collection.name),
                                 )),
                             };
                             send(&events_in, Event::Ended(id, result), &notify);
-                        });
+                        }));
                     }
                     Action::Apply(id, ddl) => {
                         let steps = Arc::clone(&steps);
                         let events_in = events_in.clone();
                         let notify = notify.clone();
-                        apply.runtime.spawn(async move {
+                        world.spawn(Box::pin(async move {
                             let result = steps.run(&ddl).await;
                             send(&events_in, Event::Ended(id, result), &notify);
-                        });
+                        }));
                     }
                     Action::Record(highs, until) => {
                         let events_in = events_in.clone();
@@ -187,11 +186,6 @@ fn send(events: &Sender<Event>, event: Event, notify: &impl Fn()) {
     // After a stop nobody listens, and nothing is lost by that: the checkpoint decides.
     drop(events.send(event));
     notify();
-}
-
-fn unix_now() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Brings steps of the catalog about, one collection's at a time, and records what was done.

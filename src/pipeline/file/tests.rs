@@ -30,7 +30,9 @@ uri = "http://127.0.0.1:19530"
 fn environment(name: &str) -> Option<OsString> {
     match name {
         "HOME" => Some("/home/me".into()),
-        "ETCD_PASSWORD" | "KAFKA_PASSWORD" | "PULSAR_TOKEN" | "SOURCE_TOKEN" | "TARGET_TOKEN" => Some("hidden".into()),
+        "ETCD_PASSWORD" | "KAFKA_PASSWORD" | "PULSAR_TOKEN" | "SOURCE_TOKEN" | "TARGET_TOKEN" => {
+            Some("hidden".into())
+        }
         "CALLS" => Some("7".into()),
         "ADOPT" => Some("true".into()),
         _ => None,

@@ -204,6 +204,12 @@ impl Connection {
         Ok(self.get(PAGE_PATIENCE, start, options).await?.keys)
     }
 
+    /// The value of one key, if it is there.
+    pub async fn value(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let answer = self.get(PATIENCE, key, GetOptions::new()).await?;
+        Ok(answer.keys.into_iter().next().map(|kv| kv.into_key_value().1))
+    }
+
     /// What has been put since `floor`, exclusive, below `prefix`.
     pub async fn put_since(&self, prefix: &str, floor: i64) -> Result<Answer> {
         let options = GetOptions::new().with_range(keys::after(prefix)).with_min_mod_revision(floor + 1);

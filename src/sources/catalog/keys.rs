@@ -71,6 +71,7 @@ impl Range {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
     prefix: String,
+    root: String,
 }
 
 impl Meta {
@@ -82,7 +83,11 @@ impl Meta {
             prefix.push_str(part);
             prefix.push('/');
         }
-        Meta { prefix }
+        let root = match parts[0] {
+            "" => String::new(),
+            root => format!("{root}/"),
+        };
+        Meta { prefix, root }
     }
 
     /// What all keys begin with, a slash at its end.
@@ -113,6 +118,11 @@ impl Meta {
     /// Where servers say that they are there, and which version they are.
     pub fn sessions(&self) -> String {
         self.join("session/")
+    }
+
+    /// Up to which time timestamps are reserved. (It is below Milvus' `etcd.kvSubPath`, which is `kv` unless configured.)
+    pub fn reserved(&self) -> String {
+        format!("{}kv/gid/timestamp", self.root)
     }
 
     /// Where the earlier values of `key` are kept: this, followed by the decimal timestamp of the change.

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use tokio::sync::watch::Receiver;
 
@@ -21,6 +22,7 @@ pub use self::difference::{Observed, applied_after, difference};
 use self::etcd::{Connection, Servers, key_changes};
 use self::keys::Meta;
 use self::mirror::Mirror;
+pub use self::standing::Standing;
 pub use self::version::Version;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::{Catalog, CollectionId, CollectionName, PartitionId};
@@ -35,6 +37,7 @@ mod keys;
 mod mirror;
 mod patience;
 mod run;
+mod standing;
 mod version;
 
 /// Which collections a pipeline takes.
@@ -79,6 +82,7 @@ pub struct CatalogSource {
     connection: Connection,
     version: Option<Version>,
     applied: Arc<Catalog>,
+    seen: Arc<AtomicI64>,
 }
 
 impl CatalogSource {
@@ -114,6 +118,7 @@ impl CatalogSource {
             connection,
             version,
             applied: Arc::new(Catalog::default()),
+            seen: Arc::default(),
         })
     }
 
@@ -122,6 +127,11 @@ impl CatalogSource {
     pub fn resume(mut self, applied: Catalog) -> CatalogSource {
         self.applied = Arc::new(applied);
         self
+    }
+
+    /// The highest revision of etcd that [`CatalogSource::run`] has shown all of; zero before.
+    pub fn seen(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.seen)
     }
 
     /// The lowest version of the servers that ran when it was connected, if one ran.
@@ -188,6 +198,7 @@ impl CatalogSource {
             confirmed: Tso::ZERO,
             cluster: None,
             revision: 0,
+            seen: self.seen,
         };
         follower.run(self.connection).await
     }

@@ -15,6 +15,7 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use etcd_client::KeyValue;
@@ -60,6 +61,8 @@ pub struct Follower<F> {
     /// The identity of the etcd cluster, and the highest revision of it that was seen.
     pub cluster: Option<u64>,
     pub revision: i64,
+    /// Where that revision is told.
+    pub seen: Arc<AtomicI64>,
 }
 
 /// What the last update said.
@@ -210,6 +213,7 @@ impl<F: Fn(CatalogUpdate) + Send> Follower<F> {
         if upto.is_none() && wanted.is_none() && !news {
             return Ok(());
         }
+        self.seen.fetch_max(self.revision, Ordering::Relaxed);
         if let Some(upto) = upto {
             self.confirmed = upto;
             forget_before(&mut self.drop_times, upto);

@@ -42,6 +42,8 @@ pub(super) struct Channel {
     pub(super) outlet: Outlet,
     common: Arc<Common>,
     cursor: Cursor,
+    /// The time that it is to begin at, until it has.
+    near: Option<Tso>,
     state: State,
     goal: Option<Goal>,
     pause: Duration,
@@ -78,6 +80,7 @@ impl Channel {
     /// Error: `Checkpoint`, if the start is no place in a topic of Pulsar.
     pub(super) fn new(start: &Start, outlet: Outlet, common: &Arc<Common>) -> (Channel, Option<Error>) {
         let name = outlet.channel().clone();
+        let near = if let Start::Near(ts) = start { Some(*ts) } else { None };
         let (cursor, error) = match start {
             Start::Earliest => (Cursor::earliest(), None),
             Start::Near(ts) => (Cursor::near(*ts), None),
@@ -91,6 +94,7 @@ impl Channel {
             outlet,
             common: Arc::clone(common),
             cursor,
+            near,
             state: State::Due(Instant::now()),
             goal: None,
             pause: PAUSE.0,
@@ -227,6 +231,11 @@ impl Channel {
             Verdict::Reopen => self.state = State::Due(Instant::now()),
             Verdict::Gap { wanted } => return Err(cursor::gap(&self.name, wanted, place)),
             Verdict::Take => {
+                if let Some(ts) = self.near.take()
+                    && self.cursor.is_at_first()
+                {
+                    self.outlet.must_reach(ts);
+                }
                 let messages = payload::unpack(place, frame).map_err(|error| {
                     let message = format!("channel {}, message {place}: it {}", self.name, error.message());
                     let hint = error.hint_text().unwrap_or_default().to_owned();

@@ -106,6 +106,11 @@ impl Cursor {
         if let Aim::After(entry) = self.aim { Some(entry) } else { None }
     }
 
+    /// Whether it looks for a time and has come to begin with the first message that is left.
+    pub(super) fn is_at_first(&self) -> bool {
+        matches!(self.aim, Aim::Near { attempt, .. } if attempt >= MARGINS.len())
+    }
+
     /// Judges an entry that has arrived, which was published at a Unix millisecond.
     pub(super) fn judge(&mut self, place: Entry, published: u64) -> Verdict {
         match &mut self.aim {

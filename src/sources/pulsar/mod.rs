@@ -109,6 +109,12 @@ impl Pulsar {
     }
 }
 
+/// A position in words: ledger and entry, and the place in the entry if it has several messages.
+pub(super) fn place(channel: &PChannel, position: &Position) -> Option<String> {
+    let id = id::MessageId::from_position(channel, position).ok()?;
+    Some(if id.batch > 0 { format!("{}:{}", id.place, id.batch) } else { id.place.to_string() })
+}
+
 impl LogSource for Pulsar {
     fn open(&self, channel: &PChannel, start: Start) -> Receiver<Delivery> {
         let (outlet, receiver) = Outlet::new(channel.clone(), &self.context, &self.unknown_types);

@@ -79,7 +79,11 @@ impl Channel {
     ) -> Channel {
         let next = match start {
             Start::Earliest => Next::First,
-            Start::Near(ts) => Next::Near(ts),
+            Start::Near(ts) => {
+                // Unless it begins with the first message that is left, it begins with an earlier tick.
+                outlet.must_reach(ts);
+                Next::Near(ts)
+            }
             Start::At(position) => match position_id(&position) {
                 Ok(id) => Next::At(id),
                 Err(error) => {
