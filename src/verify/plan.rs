@@ -32,6 +32,8 @@ pub(super) struct CollectionPlan {
     pub(super) is_unsettled: bool,
     /// Something of it is being loaded, on whichever side: it will be another plan soon.
     pub(super) is_loading: bool,
+    /// Its etcd knows it, but not the source's proxy.
+    pub(super) is_missing_at_proxy: bool,
 }
 
 /// Rows without anything to compare them with.
@@ -73,11 +75,16 @@ pub(super) async fn plan(
         let name = &collection.name;
         let Some(at_source) = find(source, name).await? else {
             // It was dropped since its etcd was read, or this is another cluster's proxy.
-            if plan.is_empty() && catalog.collections.len() == 1 {
-                return Err(strange_proxy(source, name));
-            }
             let problems = vec!["the source's etcd has it, but not its proxy".to_owned()];
-            plan.insert(name.clone(), CollectionPlan { problems, is_unsettled: true, ..Default::default() });
+            plan.insert(
+                name.clone(),
+                CollectionPlan {
+                    problems,
+                    is_unsettled: true,
+                    is_missing_at_proxy: true,
+                    ..Default::default()
+                },
+            );
             continue;
         };
         if at_source.described.collection_id != collection.id.0 {
@@ -85,6 +92,10 @@ pub(super) async fn plan(
         }
         let at_target = find(target, name).await?;
         plan.insert(name.clone(), pair(collection, &at_source, at_target.as_ref()));
+    }
+    let first = catalog.collections.values().next();
+    if let Some(first) = first.filter(|_| plan.values().all(|plan| plan.is_missing_at_proxy)) {
+        return Err(strange_proxy(source, &first.name));
     }
     for database in target.databases().await? {
         for collection in target.collections(&database).await? {

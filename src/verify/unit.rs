@@ -187,10 +187,17 @@ impl Unit {
     pub(super) async fn keys(&self, client: &Client, range: &Range, not_before: Tso) -> Result<Vec<Key>> {
         let mut range = range.clone();
         let mut all = Vec::new();
+        let mut limit = MAX_ROWS;
         loop {
             let filter = range.filter(&self.key);
-            let query = self.query(filter, vec![self.key.clone()], Some(MAX_ROWS), not_before);
-            let batch = patiently(|| client.query(&query, DEADLINE)).await?;
+            let query = self.query(filter, vec![self.key.clone()], Some(limit), not_before);
+            let batch = match patiently(|| client.query(&query, DEADLINE)).await {
+                Err(error) if is_too_large(&error) && limit > 1 => {
+                    limit = (limit / 4).max(1);
+                    continue;
+                }
+                result => result?,
+            };
             let keys =
                 self.ordered(Key::all(&batch, &self.key)?.into_iter().map(|key| (key, 0)), &range, client)?;
             let Some((last, _)) = keys.last() else { return Ok(all) };
@@ -324,35 +331,4 @@ pub(super) fn is_gone(error: &Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_grow_and_shrink_with_their_rows() {
-        let mut size = PageSize::new(512);
-        assert_eq!(size.rows(), 910);
-        size.follow(600);
-        assert_eq!(size.rows(), 3640);
-        size.follow(600);
-        size.follow(600);
-        assert_eq!(size.rows(), 6990);
-        size.follow(10);
-        assert_eq!(size.rows(), MAX_ROWS);
-        size.follow(usize::MAX);
-        assert_eq!(size.rows(), 1);
-        assert!(!size.shrink());
-        size.follow(1);
-        assert!(size.shrink());
-        assert_eq!(size.rows(), 1);
-    }
-
-    #[test]
-    fn filters_are_cut_by_keys_and_by_bytes() {
-        let numbers: Vec<Key> = (0..10_000).map(Key::Int).collect();
-        assert_eq!(chunk(&numbers, MAX_KEYS), MAX_KEYS);
-        assert_eq!(chunk(&numbers[..7], MAX_KEYS), 7);
-        let long = vec![Key::Text("x".repeat(MAX_FILTER / 4).into()); 10];
-        assert_eq!(chunk(&long, MAX_KEYS), 4);
-        assert_eq!(chunk(&long, 1), 1);
-    }
-}
+mod tests;
