@@ -358,7 +358,7 @@ impl Simulation {
         let (ticks_in, ticks) = watch::channel(Tso::ZERO);
         let (updates, catalog) = crossbeam_channel::unbounded();
         let deadline = self.delivery.call_deadline;
-        let sink = SimTarget::new(&self.tables, self.world.clone(), deadline, self.watch());
+        let sink = SimTarget::new(&self.tables, self.world.clone(), self.watch());
         let log: Box<dyn LogSource> = Box::new(queue.clone());
         let ends = Ends {
             catalog,
