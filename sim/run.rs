@@ -517,7 +517,7 @@ impl Simulation {
             return Ok(false);
         }
         self.summary.stops += 1;
-        if run.shared.is_consistent() {
+        if run.shared.is_consistent() && run.shared.is_settled(self.frontier) {
             let (done, wait) = crossbeam_channel::bounded(1);
             run.writer.submit(vec![Update::Clean], move |result| drop(done.send(result)));
             while run.serving.next(false) {}

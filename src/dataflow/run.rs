@@ -539,5 +539,11 @@ fn settle(worker: &mut timely::worker::Worker, shared: &Shared, progress: &Progr
     {
         thread::sleep(Duration::from_millis(1));
     }
+    if !shared.is_settled(progress.now().committed) {
+        tracing::info!(
+            "stopped before all was settled that an earlier crash had left in doubt; the next start goes on with that"
+        );
+        return false;
+    }
     shared.is_consistent()
 }

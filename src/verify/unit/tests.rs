@@ -16,6 +16,7 @@ use crate::milvus::proto::schema::field_data::Field as Values;
 use crate::milvus::proto::schema::scalar_field::Data as Scalars;
 use crate::milvus::proto::schema::vector_field::Data as Vectors;
 use crate::milvus::proto::schema::{self, DataType, FieldData, ScalarField, VectorField};
+use crate::ownership::Fence;
 use crate::pipeline::MilvusServer;
 use crate::proxy::Role;
 
@@ -108,7 +109,7 @@ async fn client(script: Script) -> Client {
     let server = tonic::transport::Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let server = MilvusServer { uri, token: None, tls: None, connect_timeout: Duration::from_secs(5) };
-    Client::connect(&server, Role::Source).await.unwrap()
+    Client::connect(&server, Role::Source, Fence::open()).await.unwrap()
 }
 
 fn unit() -> Unit {
