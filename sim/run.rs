@@ -602,6 +602,10 @@ impl Simulation {
             }
         }
         for (name, held) in &tables.collections {
+            // What the source has dropped is not brought up to date before it goes here too.
+            if source.dropped(held.id).is_some() && ts != Tso::MAX {
+                continue;
+            }
             let mut there: BTreeMap<String, Vec<Row>> = BTreeMap::new();
             for (partition, rows) in &held.partitions {
                 for (key, value) in rows {
