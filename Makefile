@@ -1,8 +1,9 @@
 # make demo   installs, builds, and shows a migration between two real Milvus
 # make test   formats, lints and tests, on real servers
 # make bench  measures
+# make soak   kills it with -9 at every fail point and at KILLS=100 random instants on each queue, and compares all
 #
-# MQ=kafka or MQ=pulsar: demo has the source write its log there instead of RocksMQ; test-e2e takes a list, default all.
+# MQ=kafka or MQ=pulsar: demo has the source write its log there instead of RocksMQ; test-e2e and soak take a list, default all.
 # One profile (release) builds everything, outside of the checkout, so that each dependency is compiled once.
 
 SHELL := /bin/bash
@@ -10,13 +11,14 @@ SHELL := /bin/bash
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/migrans
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export MIGRANS_TESTBED ?= $(CACHE)/testbed
+QUEUES := rocksmq,kafka,pulsar
 PYTHON := $(MIGRANS_TESTBED)/venv/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help install build lint demo test test-rust test-e2e bench clean
+.PHONY: help install build lint demo test test-rust test-e2e soak bench clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -5
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
 
 install:
 	@testbed/install.sh
@@ -42,10 +44,16 @@ test-rust: build
 test-e2e: build
 	$(PYTHON) tests/e2e/side_by_side.py $(if $(MQ),--mq $(MQ)) $(E2E_ARGS)
 
+soak: build
+	MIGRANS_KILLS=$(or $(KILLS),100) MIGRANS_SEED=$(or $(SEED),1) $(PYTHON) -m pytest -p no:cacheprovider tests/e2e/test_kills.py -q -s \
+	  --mq $(or $(MQ),$(QUEUES)) $(SOAK_ARGS)
+
 bench: build
 	cargo bench
 	$(PYTHON) -m benches.e2e $(BENCH_ARGS)
 	$(PYTHON) -m benches.queues $(QUEUE_BENCH_ARGS)
+	$(PYTHON) -m benches.recovery $(RECOVERY_BENCH_ARGS)
+	$(PYTHON) -m benches.protocol $(PROTOCOL_BENCH_ARGS)
 
 clean:
 	rm -rf "$(CARGO_TARGET_DIR)"

@@ -53,12 +53,12 @@ def own_client(pair: Pair, mq: str, topics: list[str]) -> float:
     return int(size) / float(seconds) / 1e6
 
 
-def read(pair: Pair, run: int) -> tuple[float, float, float]:
+def read(pair: Pair, run: int, env: dict[str, str] | None = None) -> tuple[float, float, float]:
     """MB/s of messages brought into the null target, CPU seconds per GB, peak MB."""
     with Migrans(pair.source, pair.target, ["default.backlog*"], name=f"read-{run}") as migrans:
         migrans.settings["target"] = {"type": "null"}
         began = time.monotonic()
-        migrans.run("--until", "caught-up")
+        migrans.run("--until", "caught-up", env=env)
         cpu, peak = watch(migrans, 600)
         elapsed = time.monotonic() - began
         size = migrans.report()["bytes"]

@@ -81,6 +81,7 @@ pub struct SimQueue {
 struct Opened {
     queue: Sender<Delivery>,
     next: usize,
+    tick: Tso,
     /// The end of the topic when it was opened.
     head: usize,
     told_head: bool,
@@ -114,7 +115,13 @@ impl SimQueue {
             && (opened.told_head || opened.next < opened.head)
         {
             let kind = match message {
-                Message::Tick(tick) => EnvelopeKind::Tick(*tick),
+                Message::Tick(tick) => {
+                    if *tick > opened.tick {
+                        opened.tick = *tick;
+                        self.credits.ticked(channel);
+                    }
+                    EnvelopeKind::Tick(*tick)
+                }
                 Message::Insert(payload) => match self.credits.try_take(channel, message.bytes()) {
                     Some(credit) => EnvelopeKind::Insert(payload.clone(), credit),
                     None => break,
@@ -150,7 +157,7 @@ impl LogSource for SimQueue {
         };
         self.credits.open(channel);
         let head = self.topics.lock().get(channel).map_or(0, Vec::len);
-        self.lock().insert(channel.clone(), Opened { queue, next, head, told_head: false });
+        self.lock().insert(channel.clone(), Opened { queue, next, tick: Tso::ZERO, head, told_head: false });
         receiver
     }
 

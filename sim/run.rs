@@ -27,7 +27,7 @@ use migrans::ops::follow::Entry;
 use migrans::pipeline::Delivery;
 use migrans::sinks::{Operation, Write};
 use migrans::sources::LogSource;
-use migrans::sources::catalog::CatalogUpdate;
+use migrans::sources::catalog::{CatalogUpdate, applied_after};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use timely::scheduling::SyncActivator;
@@ -263,7 +263,9 @@ impl Simulation {
                     worker.step();
                 }
                 _ => {
-                    let millis = u64::try_from(self.plan.pace.as_millis()).unwrap_or(1);
+                    // In the end, what is only waited for has to pass.
+                    let least = if self.plan.requests == 0 { 200 } else { 1 };
+                    let millis = u64::try_from(self.plan.pace.as_millis()).unwrap_or(1).max(least);
                     self.world.advance(Duration::from_micros(self.chance.random_range(0..millis * 1000)));
                 }
             }
@@ -322,14 +324,21 @@ impl Simulation {
             found = self.disk.records();
         }
         records::check(&found).map_err(in_words)?;
-        let checkpoint = Checkpoint::from_records(&found).map_err(in_words)?;
+        let mut checkpoint = Checkpoint::from_records(&found).map_err(in_words)?;
         let frontier = checkpoint.frontier.unwrap_or(Tso::ZERO);
         if frontier < self.frontier {
             return Err(format!("INVARIANT 2: F went back from {} to {frontier}", self.frontier));
         }
         self.tell(|| format!("--- run from {frontier}, clean: {}", checkpoint.clean));
-        let (writer, serving) =
+        let (writer, mut serving) =
             Writer::served_by_hand(&found, vec![Box::new(self.disk.clone())]).map_err(in_words)?;
+        // As `dataflow::run::finish_steps` does.
+        for ddl in std::mem::take(&mut checkpoint.intents) {
+            lock(&self.tables).finish(&ddl).map_err(in_words)?;
+            applied_after(&mut checkpoint.applied, &ddl);
+            writer.submit(vec![Update::Applied(ddl, Arc::new(checkpoint.applied.clone()))], |_| ());
+            serving.next(false);
+        }
         let world: Arc<dyn World> = Arc::new(self.world.clone());
         let credits = Credits::new(self.delivery.memory);
         let queue = SimQueue::new(self.topics.clone(), Arc::clone(&credits));
@@ -349,7 +358,7 @@ impl Simulation {
         let (ticks_in, ticks) = watch::channel(Tso::ZERO);
         let (updates, catalog) = crossbeam_channel::unbounded();
         let deadline = self.delivery.call_deadline;
-        let sink = SimTarget::new(&self.tables, self.world.clone(), deadline, self.watch());
+        let sink = SimTarget::new(&self.tables, self.world.clone(), self.watch());
         let log: Box<dyn LogSource> = Box::new(queue.clone());
         let ends = Ends {
             catalog,
@@ -364,6 +373,7 @@ impl Simulation {
                     max_calls: self.delivery.max_calls,
                     call_deadline: deadline,
                     seed: self.seed,
+                    protected: true,
                 },
             },
             delivery: self.delivery.clone(),
@@ -520,7 +530,7 @@ impl Simulation {
     }
 
     fn is_done(&self, run: &Run) -> bool {
-        let mut source = source(&self.source);
+        let source = source(&self.source);
         let wanted = source.wanted();
         let upto = run.progress.now().committed;
         // Requests that are no rows have no ticks of their own when no channel is left.

@@ -21,7 +21,7 @@ pub async fn obstacles(
     let mut names: BTreeMap<_, _> = BTreeMap::new();
     for collection in wanted.collections.values() {
         let ours = checkpoint.applied.collections.contains_key(&collection.id)
-            || checkpoint.intents.contains(&collection.id)
+            || checkpoint.intents.iter().any(|step| step.collection_name() == Some(&collection.name))
             // What stands there may be the predecessor under the same name, which this pipeline will drop.
             || checkpoint.applied.collections.values().any(|applied| applied.name == collection.name);
         if !ours {

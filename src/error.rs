@@ -40,6 +40,8 @@ pub enum Kind {
     Corrupt,
     /// The state folder is unusable: somebody else's, in use, damaged, or on a full disk.
     Checkpoint,
+    /// Another process owns the pipeline, or this one no longer does.
+    Ownership,
     /// A defect of this program.
     Internal,
 }

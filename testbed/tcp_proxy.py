@@ -23,6 +23,7 @@ class TcpProxy:
         [self.port] = free_ports(1)
         self.target = target
         self.accepted = 0  # connections so far
+        self.taken: list[int] = []  # bytes that came in, per connection in the order in which they were accepted
         self._connections: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._loop = asyncio.new_event_loop()
         self._listener: asyncio.Server | None = None
@@ -89,6 +90,8 @@ class TcpProxy:
 
     async def _serve(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        self.taken.append(0)
+        place = len(self.taken) - 1
         try:
             await self._flow.wait()
             far_reader, far = await asyncio.open_connection("127.0.0.1", self.target)
@@ -101,15 +104,17 @@ class TcpProxy:
         pair = (near, far)
         self._connections.add(pair)
         try:
-            await asyncio.gather(self._pump(near_reader, far), self._pump(far_reader, near))
+            await asyncio.gather(self._pump(near_reader, far, place), self._pump(far_reader, near))
         finally:
             self._connections.discard(pair)
             for writer in pair:
                 writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: int | None = None) -> None:
         try:
             while data := await reader.read(1 << 18):
+                if place is not None:
+                    self.taken[place] += len(data)
                 await self._flow.wait()
                 writer.write(data)
                 await writer.drain()

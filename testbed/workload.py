@@ -162,6 +162,13 @@ class Table:
         self.client.drop_collection(self.name)
         self.live, self.dead = {}, []
 
+    def resync(self) -> None:
+        """After a call of which nobody knows whether it was carried out: the collection is there, with these partitions."""
+        if not self.client.has_collection(self.name):
+            self.create()
+        partitions = self.client.list_partitions(self.name)
+        self.live = {p: self.live.get(p, []) for p in partitions}
+
     def create_partition(self, name: str) -> None:
         self.client.create_partition(self.name, name)
         self.live[name] = []
@@ -282,10 +289,13 @@ class Table:
 
 
 class Workload:
-    """Random steps on several tables; the same seed plays the same steps."""
+    """Random steps on several tables; the same seed plays the same steps. Tables in `replaced` are dropped and made again under
+    their names, and so are their partitions."""
 
-    def __init__(self, tables: Sequence[Table], seed: int = 0, batch: int = 200, ddl: bool = True):
-        self.tables = list(tables)
+    def __init__(self, tables: Sequence[Table], seed: int = 0, batch: int = 200, ddl: bool = True, replaced: Sequence[Table] = ()):
+        self.tables = [*tables, *replaced]
+        self.replaced = list(replaced)
+        self.whole = threading.Lock()  # held while an upsert runs: see test_kills.py
         self.rng = random.Random(seed)
         self.batch = batch
         self.steps = 0
@@ -296,6 +306,8 @@ class Workload:
         self._choices = [(self._insert, 8), (self._upsert, 4), (self._delete, 4), (self._reinsert, 3), (self._bounce, 2)]
         if ddl:
             self._choices += [(self._create_partition, 1), (self._drop_partition, 0.5), (self._flush, 0.1)]
+        if replaced:
+            self._choices += [(self._create_partition, 2), (self._drop_partition, 2), (self._replace, 1)]
 
     def create(self, load: bool = False) -> "Workload":
         for table in self.tables:
@@ -332,7 +344,7 @@ class Workload:
                     if not tolerant:
                         self.failures.append(f"{type(e).__name__}: {e}")
                         return
-                    self._stop.wait(0.2)
+                    self._resync()
                 if rate:
                     self._stop.wait(max(0.0, 1 / rate - (time.monotonic() - began)))
 
@@ -357,6 +369,16 @@ class Workload:
         if self._thread:
             self._thread.join(90)
 
+    def _resync(self) -> None:
+        """Until the server answers again."""
+        while not self._stop.wait(0.2):
+            try:
+                for table in self.tables:
+                    table.resync()
+                return
+            except (grpc.RpcError, Refused, TimeoutError):
+                pass
+
     # --- the steps
     def _some(self) -> int:
         return self.rng.choice([1, 2, 7, self.batch // 4 + 1, self.batch])
@@ -370,7 +392,8 @@ class Workload:
     def _upsert(self, table: Table) -> None:
         if table.key.auto_id:
             return self._insert(table)  # Milvus refuses to upsert into an autoID collection
-        table.upsert(self._some(), fresh=self.rng.choice([0, 0, 3]))
+        with self.whole:
+            table.upsert(self._some(), fresh=self.rng.choice([0, 0, 3]))
 
     def _delete(self, table: Table) -> None:
         table.delete(min(self._some(), table.rows // 4 + 1), everywhere=self.rng.random() < 0.5)
@@ -388,14 +411,26 @@ class Workload:
             table.insert(len(keys), where, keys)
 
     def _create_partition(self, table: Table) -> None:
-        if not table.by_key and len(table.live) < 8:
-            self._partition += 1
-            table.create_partition(f"p{self._partition}")
+        if table.by_key or len(table.live) >= 8:
+            return
+        if table in self.replaced:
+            names = sorted({f"p{i}" for i in range(8)} - set(table.live))
+            return table.create_partition(self.rng.choice(names))
+        self._partition += 1
+        table.create_partition(f"p{self._partition}")
 
     def _drop_partition(self, table: Table) -> None:
         droppable = [p for p in table.live if p != "_default"]
         if droppable:
             table.drop_partition(self.rng.choice(sorted(droppable)))
+
+    def _replace(self, _table: Table) -> None:
+        table = self.rng.choice(self.replaced)
+        table.drop()
+        table.create()
+        if self.rng.random() < 0.5:
+            table.create_index()
+        table.insert(self._some())
 
     def _flush(self, table: Table) -> None:
         try:

@@ -11,6 +11,7 @@ use migrans::milvus::proto::common::Status;
 use migrans::milvus::proto::milvus as pb;
 use migrans::milvus::proto::milvus::milvus_service_server::{MilvusService, MilvusServiceServer};
 use migrans::milvus::proto::schema::DataType;
+use migrans::ownership::Fence;
 use migrans::pipeline::{MilvusTarget, Secret};
 use migrans::sinks::milvus::MilvusSink;
 use migrans::sinks::{Operation, Sink, Write};
@@ -187,8 +188,11 @@ impl Fake {
     }
 
     async fn sink(&self) -> Result<MilvusSink, migrans::Error> {
-        MilvusSink::connect(&MilvusTarget { token: Some(Secret("root:Milvus".into())), ..target(&self.uri) })
-            .await
+        MilvusSink::connect(
+            &MilvusTarget { token: Some(Secret("root:Milvus".into())), ..target(&self.uri) },
+            Fence::open(),
+        )
+        .await
     }
 
     fn taken(&self) -> Vec<u32> {
@@ -310,9 +314,9 @@ async fn a_step_that_keeps_failing_without_a_reason_is_refused_in_the_end() {
     let load =
         set_load(&collection, None, Some(migrans::milvus::catalog::Load { replicas: 1, partitions: None }));
     let fake = Fake::start("v2.3.5", &[unknown; 3]).await;
-    fake.sink().await.unwrap().apply(&load).await.unwrap();
+    fake.sink().await.unwrap().apply(&load, Duration::from_secs(30)).await.unwrap();
     let fake = Fake::start("v2.3.5", &[unknown; 9]).await;
-    let error = fake.sink().await.unwrap().apply(&load).await.unwrap_err();
+    let error = fake.sink().await.unwrap().apply(&load, Duration::from_secs(30)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error:?}");
     assert!(error.message().contains("as the script says"), "{error:?}");
 }
@@ -334,7 +338,7 @@ async fn versions_that_are_not_supported_are_refused() {
 async fn what_is_not_a_milvus_is_told() {
     // Nobody listens.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let error = MilvusSink::connect(&target(&format!("http://{free}"))).await.err().unwrap();
+    let error = MilvusSink::connect(&target(&format!("http://{free}")), Fence::open()).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
     assert!(error.message().contains(&free.to_string()), "{error:?}");
 
@@ -342,7 +346,7 @@ async fn what_is_not_a_milvus_is_told() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", silent.local_addr().unwrap());
     let start = Instant::now();
-    let error = MilvusSink::connect(&target(&uri)).await.err().unwrap();
+    let error = MilvusSink::connect(&target(&uri), Fence::open()).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
     assert!(start.elapsed() < Duration::from_secs(8));
 
@@ -356,7 +360,7 @@ async fn what_is_not_a_milvus_is_told() {
             let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
         }
     });
-    let error = MilvusSink::connect(&target(&uri)).await.err().unwrap();
+    let error = MilvusSink::connect(&target(&uri), Fence::open()).await.err().unwrap();
     eprintln!("{error:?}");
     assert!(matches!(error.kind(), Kind::Unavailable | Kind::Version), "{error:?}");
     assert!(error.message().contains(&uri), "{error:?}");
@@ -370,11 +374,11 @@ async fn what_is_not_a_milvus_is_told() {
             .add_routes(routes)
             .serve_with_incoming(TcpListenerStream::new(other)),
     );
-    let error = MilvusSink::connect(&target(&uri)).await.err().unwrap();
+    let error = MilvusSink::connect(&target(&uri), Fence::open()).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Version, "{error:?}");
 
     for uri in ["ftp://host:1", "not an address", "host:19530"] {
-        let error = MilvusSink::connect(&target(uri)).await.err().unwrap();
+        let error = MilvusSink::connect(&target(uri), Fence::open()).await.err().unwrap();
         assert_eq!(error.kind(), Kind::PipelineFile, "{uri}: {error:?}");
     }
 }

@@ -282,7 +282,7 @@ fn run(
     let mut order = Order::new(left.frontier);
     order.learn(CatalogEvent::Known(Arc::clone(collection)));
     let coalesce = Coalesce::new(script.batch_bytes, left.sent_high.clone());
-    let limits = Limits { max_calls: script.max_calls, call_deadline: DEADLINE, seed: 1 };
+    let limits = Limits { max_calls: script.max_calls, call_deadline: DEADLINE, seed: 1, protected: true };
     let mut lanes = Lanes::new(limits, left.sent_high.clone(), None);
     let mut uppers: Vec<Tso> = Vec::new();
     let mut disk = left;
@@ -441,8 +441,11 @@ fn a_dropped_collection_takes_its_later_rows_with_it_and_its_successor_keeps_its
     new.id = CollectionId(8);
     order.learn(CatalogEvent::Step { ts: Tso(16), ddl: Ddl::CreateCollection(Arc::new(new)) });
     let work = Coalesce::new(1000, HashMap::new()).span(order.release(Tso(100), 1000)).unwrap();
-    let mut lanes =
-        Lanes::new(Limits { max_calls: 4, call_deadline: DEADLINE, seed: 1 }, HashMap::new(), None);
+    let mut lanes = Lanes::new(
+        Limits { max_calls: 4, call_deadline: DEADLINE, seed: 1, protected: true },
+        HashMap::new(),
+        None,
+    );
     lanes.push(work);
     let now = Instant::now();
     let mut sent = Vec::new();
@@ -465,4 +468,25 @@ fn a_dropped_collection_takes_its_later_rows_with_it_and_its_successor_keeps_its
     }
     assert_eq!(sent, ["1 rows", "drop collection default.c", "create collection default.c"]);
     assert_eq!(credits.held(), 0);
+}
+
+/// INVARIANT 1: a row is sent only after every step before it.
+#[test]
+fn rows_wait_for_a_step_that_is_under_way() {
+    let credits = Credits::new(u64::MAX);
+    let table = collection(1);
+    let mut order = Order::new(Tso::ZERO);
+    order.learn(CatalogEvent::Step { ts: Tso(1), ddl: Ddl::CreateCollection(Arc::clone(&table)) });
+    let changes = messages(&[Request::Insert { keys: vec![2], partition: 0 }], &credits);
+    changes.into_iter().for_each(|change| order.push(change));
+    let work = Coalesce::new(1000, HashMap::new()).span(order.release(Tso(100), 1000)).unwrap();
+    let limits = Limits { max_calls: 4, call_deadline: DEADLINE, seed: 1, protected: false };
+    let mut lanes = Lanes::new(limits, HashMap::new(), None);
+    lanes.push(work);
+    let now = Instant::now();
+    let first = lanes.next(now, 1);
+    let [Action::Apply(id, _)] = first[..] else { panic!("{first:?}") };
+    assert!(lanes.next(now, 1).is_empty(), "the step has not ended");
+    lanes.ended(id, Ok(()), now);
+    assert!(matches!(lanes.next(now, 1)[..], [Action::Send(..)]));
 }

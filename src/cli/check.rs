@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::check::{obstacles, stray_positions};
-use crate::dataflow::checkpoint::{self, Checkpoint};
+use crate::dataflow::checkpoint::{self, Checkpoint, Records, Store};
 use crate::dataflow::credits::Credits;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::Catalog;
+use crate::ownership::{Fence, election};
 use crate::pipeline::{Pipeline, TargetConfig};
 use crate::sinks;
 use crate::sources::catalog::CatalogSource;
@@ -25,7 +26,14 @@ pub fn check(path: &Path, offline: bool) -> Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(
             |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
         )?;
-    let problems = runtime.block_on(connect_all(&pipeline));
+    let mut problems = Vec::new();
+    // Before the others: it has a runtime of its own.
+    let shared = keep(&mut problems, election::look(&pipeline)).flatten();
+    let shared = shared.map(|(who, records)| {
+        println!("owner    {who}");
+        records
+    });
+    problems.extend(runtime.block_on(connect_all(&pipeline, shared.as_ref())));
     runtime.shutdown_background();
     match problems.len() {
         0 => {
@@ -43,12 +51,17 @@ pub fn check(path: &Path, offline: bool) -> Result<()> {
 }
 
 /// Everything that can be found out, each part on its own, so that one problem does not hide another.
-async fn connect_all(pipeline: &Pipeline) -> Vec<Error> {
+async fn connect_all(pipeline: &Pipeline, shared: Option<&Records>) -> Vec<Error> {
     let mut problems = Vec::new();
-    let checkpoint = keep(&mut problems, open_state(pipeline)).unwrap_or_default();
+    // What is in the etcd counts; the state folder is only a copy then, and the owner's, if that is on this machine.
+    let (checkpoint, place) = match shared.filter(|records| !records.is_empty()) {
+        Some(records) => (Checkpoint::from_records(records), "in the etcd".to_owned()),
+        None => (open_state(pipeline), pipeline.state_dir.display().to_string()),
+    };
+    let checkpoint = keep(&mut problems, checkpoint).unwrap_or_default();
     match checkpoint.frontier {
-        Some(frontier) => println!("state    {}: resumes after {frontier}", pipeline.state_dir.display()),
-        None => println!("state    {}: a first start", pipeline.state_dir.display()),
+        Some(frontier) => println!("state    {place}: resumes after {frontier}"),
+        None => println!("state    {place}: a first start"),
     }
     if let Some(description) = keep(&mut problems, open_queue(pipeline)) {
         println!("queue    {description}");
@@ -65,7 +78,7 @@ async fn connect_all(pipeline: &Pipeline) -> Vec<Error> {
         keep(&mut problems, recognised);
         wanted = keep(&mut problems, source.read().await).map(|read| read.catalog);
     }
-    let sink = sinks::connect(&pipeline.target).await;
+    let sink = sinks::connect(&pipeline.target, Fence::open()).await;
     if let Some(sink) = keep(&mut problems, sink) {
         println!("target   {}", sink.describe());
         let adopt = matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt);
@@ -98,8 +111,8 @@ fn open_state(pipeline: &Pipeline) -> Result<Checkpoint> {
     if !pipeline.state_dir.exists() {
         return Ok(Checkpoint::default());
     }
-    let (_writer, checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
-    Ok(checkpoint)
+    let mut store = Store::open(&pipeline.state_dir)?;
+    Checkpoint::from_records(&checkpoint::load(&mut store, pipeline)?)
 }
 
 fn open_queue(pipeline: &Pipeline) -> Result<String> {

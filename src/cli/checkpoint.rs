@@ -6,9 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
 
-use crate::dataflow::checkpoint::{self, Checkpoint, Shown, Store, destroy, export, records};
+use crate::dataflow::checkpoint::{
+    self, Checkpoint, Records, Shown, Storage, Store, destroy, export, records,
+};
+use crate::dataflow::run::take_over;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::tso::Tso;
+use crate::ownership::{Candidate, Term, election};
 use crate::pipeline::Pipeline;
 use crate::sources::CLOCK_SLACK;
 use crate::sources::catalog::{CatalogSource, Standing};
@@ -83,7 +87,7 @@ fn unix_now() -> u64 {
 }
 
 fn show(pipeline: &Pipeline, json: bool) -> Result<()> {
-    let records = checkpoint::look(&pipeline.state_dir)?;
+    let (place, records) = look(pipeline)?;
     let read = Checkpoint::from_records(&records)?;
     let mut shown = Shown::new(&read, &pipeline.source.mq, unix_now());
     checkpoint::owner(&records, pipeline, &mut shown)?;
@@ -92,13 +96,33 @@ fn show(pipeline: &Pipeline, json: bool) -> Result<()> {
             .map_err(|cause| Error::new(Kind::Internal, "can't encode the state").caused_by(cause))?;
         println!("{text}");
     } else {
-        print!("state      {}\n{}", pipeline.state_dir.display(), shown.text());
+        print!("state      {place}\n{}", shown.text());
     }
     Ok(())
 }
 
+/// The state and where it is: with `[ownership]` it is in the etcd, and the state folder has only a copy.
+fn look(pipeline: &Pipeline) -> Result<(String, Records)> {
+    let Some((place, records)) = election::look(pipeline)? else {
+        let folder = &pipeline.state_dir;
+        return Ok((folder.display().to_string(), checkpoint::look(folder)?));
+    };
+    if records.is_empty() {
+        let message = format!("there is no state in the etcd ({place})");
+        return Err(Error::new(Kind::Checkpoint, message)
+            .hint("has the pipeline run yet? Check [ownership] in the pipeline file"));
+    }
+    records::check(&records).map_err(|error| error.context(&place))?;
+    Ok((place, records))
+}
+
+/// With `[ownership]`: the ownership, which nobody else may have.
+fn claim(pipeline: &Pipeline) -> Result<Option<Term>> {
+    Candidate::new(pipeline)?.map(|candidate| candidate.claim(pipeline)).transpose()
+}
+
 fn write(pipeline: &Pipeline, file: &Path) -> Result<()> {
-    let records = checkpoint::look(&pipeline.state_dir)?;
+    let (_, records) = look(pipeline)?;
     checkpoint::of_pipeline(&records, pipeline)?;
     export::write(&records, unix_now(), file)?;
     let frontier = Checkpoint::from_records(&records)?.frontier.unwrap_or(Tso::ZERO);
@@ -107,17 +131,35 @@ fn write(pipeline: &Pipeline, file: &Path) -> Result<()> {
 }
 
 fn import(pipeline: &Pipeline, file: &Path, force: bool) -> Result<()> {
-    let (new, made) = export::read(file)?;
+    let (mut new, made) = export::read(file)?;
     checkpoint::of_pipeline(&new, pipeline).map_err(|error| error.context(file.display()))?;
     let imported = Checkpoint::from_records(&new)?;
     imported.recognise(&standing(pipeline)?).map_err(|error| error.context(file.display()))?;
     let folder = &pipeline.state_dir;
-    let mut store = Store::open(folder)?;
-    let old = store.records()?;
+    let store = Store::open(folder)?;
+    let term = claim(pipeline)?;
+    let (mut storage, old): (Box<dyn Storage>, Records) = match &term {
+        None => {
+            let old = store.records()?;
+            (Box::new(store), old)
+        }
+        Some(term) => {
+            let (replica, old) = term.replica()?;
+            (Box::new(replica), old)
+        }
+    };
+    // With it the state is a copy of what is in an etcd, or that itself.
+    new.remove(records::EPOCH);
+    if let Some(term) = &term {
+        records::apply(&mut new, &[records::put(records::EPOCH, &term.epoch())?]);
+    }
     let is_used = !old.is_empty() && Checkpoint::from_records(&old).is_ok_and(|old| old.has_begun());
     let is_damaged = !old.is_empty() && records::check(&old).is_err();
     if (is_used || is_damaged) && !force {
-        let message = format!("the state folder {} has a state already", folder.display());
+        let message = match &term {
+            None => format!("the state folder {} has a state already", folder.display()),
+            Some(term) => format!("there is a state already: {}", term.place()),
+        };
         return Err(Error::new(Kind::Checkpoint, message)
             .hint("export it first if it may be needed, then import with --force"));
     }
@@ -125,12 +167,16 @@ fn import(pipeline: &Pipeline, file: &Path, force: bool) -> Result<()> {
     // it is in doubt.
     let deadline = u64::try_from(pipeline.delivery.call_deadline.as_millis()).unwrap_or(u64::MAX);
     let doubted = imported.doubted(Tso::now().after(CLOCK_SLACK), unix_now().saturating_add(deadline));
-    checkpoint::replace(&mut store, &old, &new, &[doubted])?;
+    checkpoint::replace(&mut *storage, &old, &new, &[doubted])?;
+    let place = term.as_ref().map_or_else(|| folder.display().to_string(), Term::place);
+    drop(storage);
+    if let Some(term) = term {
+        term.release();
+    }
     println!(
-        "imported {}, made {}, into {}: the next run goes on after {}",
+        "imported {}, made {}, into {place}: the next run goes on after {}",
         file.display(),
         checkpoint::moment(made.saturating_mul(1_000_000)),
-        folder.display(),
         imported.frontier.unwrap_or(Tso::ZERO)
     );
     println!(
@@ -152,11 +198,21 @@ fn standing(pipeline: &Pipeline) -> Result<Standing> {
 }
 
 fn rewind(pipeline: &Pipeline, to: Tso) -> Result<()> {
-    checkpoint::exists(&pipeline.state_dir)?;
-    let (writer, state) = checkpoint::open(&pipeline.state_dir, pipeline)?;
+    let term = claim(pipeline)?;
+    let (writer, state) = match &term {
+        None => {
+            checkpoint::exists(&pipeline.state_dir)?;
+            checkpoint::open(Store::open(&pipeline.state_dir)?, pipeline)?
+        }
+        Some(term) => take_over(pipeline, Store::open(&pipeline.state_dir)?, term)?,
+    };
     let updates = state.rewound(to)?;
     let old = state.frontier.unwrap_or(Tso::ZERO);
     writer.write(updates)?;
+    drop(writer);
+    if let Some(term) = term {
+        term.release();
+    }
     let back = Duration::from_millis(old.millis().saturating_sub(to.millis()));
     println!("rewound by {} from {old} to {to}", crate::progress::human::duration(back));
     println!(
@@ -169,7 +225,10 @@ fn rewind(pipeline: &Pipeline, to: Tso) -> Result<()> {
 
 fn reset(pipeline: &Pipeline, yes: bool) -> Result<()> {
     let folder = &pipeline.state_dir;
-    checkpoint::exists(folder)?;
+    let term = claim(pipeline)?;
+    if term.is_none() {
+        checkpoint::exists(folder)?;
+    }
     let lock = match Store::open(folder) {
         Ok(store) => {
             let records = store.records().unwrap_or_default();
@@ -193,6 +252,9 @@ fn reset(pipeline: &Pipeline, yes: bool) -> Result<()> {
     );
     if !yes && !confirmed()? {
         return Err(Error::new(Kind::Refused, "nothing was deleted"));
+    }
+    if let Some(removed) = term.map(Term::remove).transpose()?.flatten() {
+        println!("deleted {removed}");
     }
     drop(lock);
     destroy(folder)?;

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::dataflow::run::Until;
 use crate::error::Error;
+use crate::failpoint;
 use crate::logging;
 use crate::milvus::tso::Tso;
 use crate::pipeline::{Select, units};
@@ -75,6 +76,9 @@ enum Command {
     Checkpoint(checkpoint::Command),
     /// Print a source's messages as they pass, or count them
     Tail(tail::Arguments),
+    /// List the places at which the process can be made to kill itself, for tests
+    #[command(hide = true)]
+    FailPoints,
     /// Compare source and target, row by row, also while the pipeline runs
     Verify(verify::Arguments),
 }
@@ -116,7 +120,8 @@ pub fn main() -> ExitCode {
         LogFormat::Text => logging::Format::Text,
         LogFormat::Json => logging::Format::Json,
     };
-    let result = logging::init(format, &arguments.log_level).and_then(|()| {
+    let ready = logging::init(format, &arguments.log_level).and_then(|()| failpoint::init());
+    let result = ready.and_then(|()| {
         match arguments.command {
             Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
             Command::Check { pipeline, offline } => check::check(&pipeline, offline),
@@ -124,6 +129,12 @@ pub fn main() -> ExitCode {
             Command::Checkpoint(command) => checkpoint::checkpoint(command),
             Command::Tail(arguments) => tail::tail(arguments),
             Command::Verify(arguments) => return verify::verify(arguments),
+            Command::FailPoints => {
+                for (_, name, meaning) in failpoint::POINTS {
+                    println!("{name}\t{meaning}");
+                }
+                Ok(())
+            }
         }
         .map(|()| 0)
     });

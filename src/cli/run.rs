@@ -11,10 +11,11 @@ use crate::dataflow::channels::{ChannelNow, Waiting};
 use crate::dataflow::run::{self, Status, Until};
 use crate::error::Result;
 use crate::milvus::tso::Tso;
+use crate::ownership::Standing;
 use crate::pipeline::Pipeline;
 use crate::progress::{
-    ChannelReport, CollectionProgress, CollectionReport, Display, LagPercentiles, MemoryReport, Report,
-    RowCounts, Snapshot, WaitedReport,
+    ChannelReport, CollectionProgress, CollectionReport, Display, LagPercentiles, MemoryReport,
+    OwnershipReport, Report, RowCounts, Snapshot, WaitedReport,
 };
 
 /// A queue that is waited for longer than this is shown.
@@ -66,9 +67,14 @@ fn snapshot(status: &Status) -> Snapshot {
     }
 }
 
-/// What the run waits for: the target, or the queue.
+/// What the run waits for: the ownership, the target, or the queue.
 fn waiting(status: &Status) -> Option<String> {
-    status.now.waiting.clone().or_else(|| {
+    let standing = status.standing.as_ref().and_then(|standing| match standing {
+        Standing::By(Some(owner)) => Some(format!("standing by: {owner}, owns the pipeline")),
+        Standing::By(None) => Some("standing by: the ownership's etcd does not answer".to_owned()),
+        Standing::Owner { trouble, .. } => trouble.clone(),
+    });
+    standing.or_else(|| status.now.waiting.clone()).or_else(|| {
         let mut channels = status.channels.iter().filter_map(|channel| match &channel.waiting {
             Some((Waiting::Queue(what), since)) if *since > WORTH_A_WORD => Some((&channel.channel, what)),
             _ => None,
@@ -95,11 +101,23 @@ fn report(status: &Status, elapsed: Duration) -> Report {
     });
     let memory = MemoryReport { budget: status.budget, held: status.held_bytes, peak: status.peak_bytes };
     let channels = status.channels.iter().map(channel_report).collect();
-    Report::new(collections.collect(), elapsed, known(now.committed), lag).with_source(
-        waiting(status),
-        memory,
-        channels,
-    )
+    Report::new(collections.collect(), elapsed, known(now.committed), lag)
+        .with_source(waiting(status), memory, channels)
+        .with_ownership(status.standing.as_ref().map(ownership_report))
+}
+
+fn ownership_report(standing: &Standing) -> OwnershipReport {
+    match standing {
+        Standing::By(owner) => OwnershipReport {
+            state: "standing by",
+            since: owner.as_ref().map(|owner| owner.since.clone()),
+            owner: owner.as_ref().map(|owner| format!("{}:{}", owner.host, owner.pid)),
+            ..OwnershipReport::default()
+        },
+        Standing::Owner { epoch, since, .. } => {
+            OwnershipReport { state: "owner", epoch: Some(*epoch), since: Some(since.clone()), owner: None }
+        }
+    }
 }
 
 fn channel_report(channel: &ChannelNow) -> ChannelReport {

@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 
 use crossbeam_channel::Receiver;
 use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
 use tokio::sync::watch;
 
-use super::checkpoint::{Source, Update};
 use super::shared::Shared;
 use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
@@ -72,28 +71,7 @@ pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Res
         let spans = order(changes, catalog, floor, policy, Rc::clone(shared));
         let work = coalesce(spans, Coalesce::new(batch_bytes, in_doubt), Rc::clone(shared));
         let applied = apply(work, target, Rc::clone(shared));
-        commit(
-            applied,
-            marks,
-            floor,
-            checkpoint.positions,
-            writer,
-            newer(checkpoint.source, seen),
-            delivery.checkpoint_interval,
-            Rc::clone(shared),
-        );
+        commit(applied, marks, &checkpoint, writer, seen, delivery.checkpoint_interval, Rc::clone(shared));
         Ok(wake)
     })
-}
-
-/// What is to be recorded of the source, whenever its etcd was seen at a higher revision than before.
-fn newer(mut source: Option<Source>, seen: Arc<AtomicI64>) -> impl FnMut() -> Option<Update> {
-    move || {
-        let source = source.as_mut()?;
-        let revision = seen.load(Ordering::Relaxed);
-        (revision > source.revision).then(|| {
-            source.revision = revision;
-            Update::Source(*source)
-        })
-    }
 }

@@ -9,4 +9,5 @@ pub mod graph;
 pub mod progress;
 pub mod run;
 pub mod shared;
+pub mod unprotected;
 pub mod world;

@@ -5,34 +5,41 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use timely::scheduling::SyncActivator;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::channels::{ChannelNow, Channels};
-use super::checkpoint::{self, Checkpoint, Update, Writer};
+use super::checkpoint::{self, Checkpoint, Store, Update, Writer};
 use super::credits::Credits;
 use super::directory::Directory;
 use super::failure::Failure;
 use super::graph::{Ends, build};
 use super::progress::{Now, Progress};
 use super::shared::Shared;
+use super::unprotected;
 use super::world::{RealWorld, World};
 use crate::check;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Disposition, Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::tso::Tso;
-use crate::ops::apply::Apply;
 use crate::ops::apply::lanes::Limits;
+use crate::ops::apply::{Apply, describe};
 use crate::ops::follow::Entry;
+use crate::ownership::{Candidate, Fence, Standing, Term, election};
 use crate::pipeline::{MqConfig, Pipeline, StartAt, TargetConfig};
-use crate::sinks;
-use crate::sources::catalog::CatalogSource;
+use crate::sinks::{self, Sink};
+use crate::sources::catalog::{CatalogSource, applied_after};
 use crate::sources::{self, Context};
 
 /// The worker looks around this often even if nothing wakes it.
 const PARK: Duration = Duration::from_millis(100);
+
+/// How often a step that the last run had begun is tried, and the pause between.
+const FINISH_ATTEMPTS: u32 = 30;
+const FINISH_PAUSE: Duration = Duration::from_secs(1);
 
 /// A stop that takes longer is cut short; the next start repairs what that leaves.
 const STOP_WITHIN: Duration = Duration::from_secs(9);
@@ -49,7 +56,7 @@ pub enum Until {
 }
 
 /// What is shown while a pipeline runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Status {
     /// Counted by the operators.
     pub now: Now,
@@ -63,6 +70,14 @@ pub struct Status {
     pub budget: u64,
     /// Each channel that is read.
     pub channels: Vec<ChannelNow>,
+    /// Who owns the pipeline, where that is not for the state folder alone to decide.
+    pub standing: Option<Standing>,
+}
+
+impl Status {
+    fn standing_by(standing: Standing) -> Status {
+        Status { standing: Some(standing), ..Status::default() }
+    }
 }
 
 /// How a run ended.
@@ -75,6 +90,8 @@ pub struct Summary {
 }
 
 /// Runs `pipeline` until `until`, an error, or `stop` being set. `observe` is called a few times a second.
+///
+/// With `[ownership]` it first stands by until no other process owns the pipeline.
 pub fn run(
     pipeline: &Pipeline,
     until: Until,
@@ -82,123 +99,237 @@ pub fn run(
     mut observe: impl FnMut(&Status),
 ) -> Result<Summary> {
     let started = Instant::now();
-    let (writer, mut checkpoint) = checkpoint::open(&pipeline.state_dir, pipeline)?;
-    let first = checkpoint.frontier.is_none();
+    let store = Store::open(&pipeline.state_dir)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
             |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
         )?;
-    let sink = runtime.block_on(sinks::connect(&pipeline.target))?;
-    let select = pipeline.select.clone();
-    let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name));
-    let catalog = runtime.block_on(source)?.resume(checkpoint.applied.clone());
-    let recognised = checkpoint.recognise(&runtime.block_on(catalog.standing())?)?;
-    let read = runtime.block_on(catalog.read())?.catalog;
-    let adopt = matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt);
-    let mut obstacles = runtime.block_on(check::obstacles(&*sink, &read, &checkpoint, adopt))?;
-    if checkpoint.frontier.is_none() {
-        obstacles.extend(check::stray_positions(&pipeline.source, &read));
-    }
-    if let Some(error) = check::as_error(obstacles) {
-        return Err(error);
-    }
-    if let Update::Source(source) = recognised {
-        checkpoint.source = Some(source);
-    }
-    writer.write(vec![recognised])?;
-    begin(pipeline, &writer, &mut checkpoint)?;
-    let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
-    tracing::info!(
-        pipeline = %pipeline.name,
-        source = %catalog.describe(),
-        target = %sink.describe(),
-        collections = read.collections.len(),
-        "{}",
-        match (first, began_at) {
-            (true, Tso::ZERO) => "starting".to_owned(),
-            (true, after) => format!("starting with what is later than {after}"),
-            (false, after) => format!("resuming after {after}"),
-        }
-    );
-
-    let world: Arc<dyn World> = Arc::new(RealWorld(runtime.handle().clone()));
-    let credits = Credits::new(budget(pipeline));
-    let channels = Arc::new(Channels::default());
-    let progress = Arc::new(Progress::new(began_at));
-    let failure = Failure::default();
-    let ended = Arc::new(AtomicBool::new(false));
-    let (ticks_in, ticks) = watch::channel(Tso::ZERO);
-    let (updates_in, updates) = crossbeam_channel::unbounded();
-    let worker = Worker {
-        pipeline: pipeline.clone(),
-        credits: Arc::clone(&credits),
-        channels: Arc::clone(&channels),
-        progress: Arc::clone(&progress),
-        world: Arc::clone(&world),
-        failure: failure.clone(),
-        stop: Arc::clone(stop),
-        ended: Arc::clone(&ended),
-        apply: Apply {
-            sink,
-            writer: writer.clone(),
+    let Some(mut candidate) = Candidate::new(pipeline)? else {
+        let (writer, checkpoint) = checkpoint::open(store, pipeline)?;
+        let ends = runtime.block_on(connect(pipeline, Fence::open()))?;
+        return Run { pipeline, until, stop, started, runtime, ends, term: None }.go(
+            writer,
             checkpoint,
-            adopt,
-            limits: Limits {
-                max_calls: pipeline.delivery.max_calls,
-                call_deadline: pipeline.delivery.call_deadline,
-                seed: world.seed(),
-            },
-        },
-        updates,
-        ticks: ticks_in,
-        ceiling: if let Until::Time(tso) = until { tso } else { Tso::MAX },
-        seen: catalog.seen(),
+            &mut observe,
+        );
     };
-    let (wake_in, wake) = crossbeam_channel::bounded::<Result<SyncActivator>>(1);
-    let thread = thread::Builder::new()
-        .name("dataflow".into())
-        .spawn(move || worker.run(move |wake| drop(wake_in.send(wake))))
-        .map_err(|cause| Error::new(Kind::Internal, "can't start the dataflow's thread").caused_by(cause))?;
-    if let Ok(Ok(wake)) = wake.recv() {
-        let wake = Mutex::new(wake);
-        let failure = failure.clone();
-        runtime.spawn(async move {
-            let out = move |update| {
-                drop(updates_in.send(update));
-                if let Ok(wake) = wake.lock() {
-                    let _ = wake.activate();
+    candidate.check_definition(pipeline)?;
+    // Before it stands by: what keeps it from connecting is to be found out now.
+    let ends = runtime.block_on(connect(pipeline, candidate.fence()))?;
+    let term = candidate.stand_by(pipeline, stop, |standing| observe(&Status::standing_by(standing)))?;
+    let Some(term) = term else {
+        return Ok(Summary { status: Status::default(), elapsed: started.elapsed() });
+    };
+    let (writer, checkpoint) = match take_over(pipeline, store, &term) {
+        Ok(opened) => opened,
+        Err(error) => {
+            // Nothing has been sent.
+            term.release();
+            return Err(error);
+        }
+    };
+    Run { pipeline, until, stop, started, runtime, ends, term: Some(term) }.go(
+        writer,
+        checkpoint,
+        &mut observe,
+    )
+}
+
+/// The source's catalog and the target.
+struct Connected {
+    sink: Arc<dyn Sink>,
+    source: CatalogSource,
+}
+
+async fn connect(pipeline: &Pipeline, fence: Fence) -> Result<Connected> {
+    let sink = sinks::connect(&pipeline.target, fence).await?;
+    let select = pipeline.select.clone();
+    let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await?;
+    Ok(Connected { sink, source })
+}
+
+/// The checkpoint as the owner before left it.
+pub fn take_over(pipeline: &Pipeline, store: Store, term: &Term) -> Result<(Writer, Checkpoint)> {
+    let (replica, found) = term.replica()?;
+    let (writer, mut checkpoint) =
+        checkpoint::open_shared(store, Box::new(replica), found, pipeline, term.epoch(), &term.place())?;
+    // By our own clock: that of the owner before may be another one.
+    if let Some(settles) = term.settles_in().filter(|_| !checkpoint.clean) {
+        let over = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + settles;
+        checkpoint.calls_until = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
+    }
+    Ok((writer, checkpoint))
+}
+
+/// A run that owns its pipeline.
+struct Run<'a> {
+    pipeline: &'a Pipeline,
+    until: Until,
+    stop: &'a Arc<AtomicBool>,
+    started: Instant,
+    runtime: Runtime,
+    ends: Connected,
+    term: Option<Term>,
+}
+
+impl Run<'_> {
+    fn go(
+        self,
+        writer: Writer,
+        mut checkpoint: Checkpoint,
+        observe: &mut dyn FnMut(&Status),
+    ) -> Result<Summary> {
+        let was_clean = checkpoint.clean;
+        match self.prepare(&writer, &mut checkpoint) {
+            Ok(()) => self.follow(writer, checkpoint, observe),
+            Err(error) => {
+                if let Some(term) = self.term {
+                    // Nothing has been sent in this term: what was so before it still is.
+                    if was_clean && let Err(error) = writer.write(vec![Update::Clean]) {
+                        tracing::warn!("{}", error.report());
+                    }
+                    drop(writer);
+                    term.release();
                 }
-            };
-            if let Err(error) = Box::pin(catalog.run(ticks, out)).await {
+                Err(error)
+            }
+        }
+    }
+    /// Looks whether anything stands in the way, and where to begin.
+    fn prepare(&self, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
+        let Run { pipeline, runtime, ends: Connected { sink, source }, .. } = self;
+        let first = checkpoint.frontier.is_none();
+        unprotected::check(!first)?;
+        runtime.block_on(finish_steps(&**sink, writer, checkpoint, call_deadline(pipeline)))?;
+        let recognised = checkpoint.recognise(&runtime.block_on(source.standing())?)?;
+        let read = runtime.block_on(source.read())?.catalog;
+        let adopt = adopts(pipeline);
+        let mut obstacles = runtime.block_on(check::obstacles(&**sink, &read, checkpoint, adopt))?;
+        if first {
+            obstacles.extend(check::stray_positions(&pipeline.source, &read));
+        }
+        if let Some(error) = check::as_error(obstacles) {
+            return Err(error);
+        }
+        if let Update::Source(source) = recognised {
+            checkpoint.source = Some(source);
+        }
+        writer.write(vec![recognised])?;
+        begin(pipeline, writer, checkpoint)?;
+        let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
+        tracing::info!(
+            pipeline = %pipeline.name,
+            source = %source.describe(),
+            target = %sink.describe(),
+            collections = read.collections.len(),
+            "{}",
+            match (first, began_at) {
+                (true, Tso::ZERO) => "starting".to_owned(),
+                (true, after) => format!("starting with what is later than {after}"),
+                (false, after) => format!("resuming after {after}"),
+            }
+        );
+        Ok(())
+    }
+
+    /// Runs the dataflow until it is to stop.
+    fn follow(
+        self,
+        writer: Writer,
+        checkpoint: Checkpoint,
+        observe: &mut dyn FnMut(&Status),
+    ) -> Result<Summary> {
+        let Run { pipeline, until, stop, started, runtime, ends, term } = self;
+        let catalog = ends.source.resume(checkpoint.applied.clone());
+        let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
+        let world: Arc<dyn World> = Arc::new(RealWorld(runtime.handle().clone()));
+        let credits = Credits::new(budget(pipeline));
+        let channels = Arc::new(Channels::default());
+        let progress = Arc::new(Progress::new(began_at));
+        let failure = Failure::default();
+        let ended = Arc::new(AtomicBool::new(false));
+        let (ticks_in, ticks) = watch::channel(Tso::ZERO);
+        let (updates_in, updates) = crossbeam_channel::unbounded();
+        let worker = Worker {
+            pipeline: pipeline.clone(),
+            credits: Arc::clone(&credits),
+            channels: Arc::clone(&channels),
+            progress: Arc::clone(&progress),
+            world: Arc::clone(&world),
+            failure: failure.clone(),
+            stop: Arc::clone(stop),
+            ended: Arc::clone(&ended),
+            apply: Apply {
+                sink: ends.sink,
+                writer: writer.clone(),
+                checkpoint,
+                adopt: adopts(pipeline),
+                limits: Limits {
+                    max_calls: pipeline.delivery.max_calls,
+                    call_deadline: call_deadline(pipeline),
+                    protected: !unprotected::is_on(),
+                    seed: world.seed(),
+                },
+            },
+            updates,
+            ticks: ticks_in,
+            ceiling: if let Until::Time(tso) = until { tso } else { Tso::MAX },
+            seen: catalog.seen(),
+        };
+        let (wake_in, wake) = crossbeam_channel::bounded::<Result<SyncActivator>>(1);
+        let thread = thread::Builder::new()
+            .name("dataflow".into())
+            .spawn(move || worker.run(move |wake| drop(wake_in.send(wake))))
+            .map_err(|cause| {
+                Error::new(Kind::Internal, "can't start the dataflow's thread").caused_by(cause)
+            })?;
+        if let Ok(Ok(wake)) = wake.recv() {
+            let wake = Mutex::new(wake);
+            let failure = failure.clone();
+            runtime.spawn(async move {
+                let out = move |update| {
+                    drop(updates_in.send(update));
+                    if let Ok(wake) = wake.lock() {
+                        let _ = wake.activate();
+                    }
+                };
+                if let Err(error) = Box::pin(catalog.run(ticks, out)).await {
+                    failure.set(error);
+                }
+            });
+        }
+
+        let status = || Status {
+            now: progress.now(),
+            began_at,
+            held_bytes: credits.held(),
+            peak_bytes: credits.peak(),
+            budget: credits.budget(),
+            channels: channels.now(&credits),
+            standing: term.as_ref().map(Term::standing),
+        };
+        while !thread.is_finished() {
+            thread::sleep(Duration::from_millis(50));
+            if let Some(error) = term.as_ref().and_then(Term::lost).filter(|_| !failure.is_set()) {
                 failure.set(error);
             }
-        });
-    }
-
-    let status = || Status {
-        now: progress.now(),
-        began_at,
-        held_bytes: credits.held(),
-        peak_bytes: credits.peak(),
-        budget: credits.budget(),
-        channels: channels.now(&credits),
-    };
-    while !thread.is_finished() {
-        thread::sleep(Duration::from_millis(50));
-        let status = status();
-        if is_reached(until, &status.now) {
-            stop.store(true, Ordering::Release);
+            let status = status();
+            if is_reached(until, &status.now) {
+                stop.store(true, Ordering::Release);
+            }
+            channels.tell();
+            observe(&status);
         }
-        channels.tell();
-        observe(&status);
+        let clean = thread.join().map_err(|_| Error::new(Kind::Internal, "the dataflow panicked"))?;
+        ended.store(true, Ordering::Release);
+        let last = status();
+        let finished = finish(runtime, writer, term, clean && !failure.is_set());
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        finished?;
+        Ok(Summary { status: last, elapsed: started.elapsed() })
     }
-    let clean = thread.join().map_err(|_| Error::new(Kind::Internal, "the dataflow panicked"))?;
-    ended.store(true, Ordering::Release);
-    finish(runtime, &writer, clean && !failure.is_set())?;
-    if let Some(error) = failure.take() {
-        return Err(error);
-    }
-    Ok(Summary { status: status(), elapsed: started.elapsed() })
 }
 
 /// The bytes that the dataflow may hold. What a broker's client has read ahead is not counted there, so a quarter is left
@@ -228,8 +359,34 @@ fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> R
     updates.extend(start.map(|start| Update::Frontier(start, BTreeMap::new())));
     if !updates.is_empty() {
         writer.write(updates)?;
+        failpoint::pass(Point::StartBegun);
     }
     (checkpoint.began, checkpoint.frontier) = (began, start);
+    Ok(())
+}
+
+/// Finishes the steps of the catalog that the last run had begun. Nothing else goes out before its calls are over.
+async fn finish_steps(
+    sink: &dyn Sink,
+    writer: &Writer,
+    checkpoint: &mut Checkpoint,
+    deadline: Duration,
+) -> Result<()> {
+    for ddl in std::mem::take(&mut checkpoint.intents) {
+        tracing::info!("finishing what the last run had begun: {}", describe(&ddl));
+        let mut attempt = 1;
+        while let Err(error) = sink.apply(&ddl, deadline).await {
+            if error.kind().disposition() == Disposition::Stop || attempt == FINISH_ATTEMPTS {
+                return Err(error);
+            }
+            tracing::warn!("waiting: {error}");
+            attempt += 1;
+            tokio::time::sleep(FINISH_PAUSE).await;
+        }
+        failpoint::pass(Point::ResumeFinished);
+        applied_after(&mut checkpoint.applied, &ddl);
+        writer.write(vec![Update::Applied(ddl, Arc::new(checkpoint.applied.clone()))])?;
+    }
     Ok(())
 }
 
@@ -241,9 +398,36 @@ fn is_reached(until: Until, now: &Now) -> bool {
     }
 }
 
-fn finish(runtime: Runtime, writer: &Writer, clean: bool) -> Result<()> {
+fn finish(runtime: Runtime, writer: Writer, term: Option<Term>, clean: bool) -> Result<()> {
+    if let Some(term) = &term {
+        term.close();
+    }
     runtime.shutdown_timeout(Duration::from_millis(500));
-    if clean { writer.write(vec![Update::Clean]) } else { Ok(()) }
+    let mut finished = Ok(());
+    if clean {
+        failpoint::pass(Point::StopBefore);
+        finished = writer.write(vec![Update::Clean]);
+        failpoint::pass(Point::StopRecorded);
+    }
+    drop(writer);
+    if let Some(term) = term
+        && clean
+        && finished.is_ok()
+    {
+        // Otherwise it ends by itself: until then calls that were sent are covered by it.
+        term.release();
+    }
+    finished
+}
+
+fn adopts(pipeline: &Pipeline) -> bool {
+    matches!(&pipeline.target, TargetConfig::Milvus(target) if target.adopt)
+}
+
+/// How long a call may take.
+fn call_deadline(pipeline: &Pipeline) -> Duration {
+    let wanted = pipeline.delivery.call_deadline;
+    pipeline.ownership.as_ref().map_or(wanted, |config| wanted.min(election::longest_call(config)))
 }
 
 /// What the thread of the dataflow needs.
@@ -319,9 +503,11 @@ impl Worker {
                     built(Err(Error::new(Kind::Internal, "the graph could not be built")));
                 }
             }
+            failpoint::pass(Point::StartBuilt);
             while !shared.is_stopping() {
                 worker.step_or_park(Some(PARK));
             }
+            failpoint::pass(Point::StopBegun);
             let clean = settle(worker, &shared, &self.progress);
             for dataflow in worker.installed_dataflows() {
                 worker.drop_dataflow(dataflow);

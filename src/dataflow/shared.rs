@@ -46,6 +46,7 @@ pub struct Shared {
     drained: Cell<bool>,
     consistent: Cell<bool>,
     committing: Cell<Tso>,
+    ordered: Cell<Tso>,
     released: Released,
     read: RefCell<Option<Activator>>,
     order: RefCell<Option<Activator>>,
@@ -55,6 +56,7 @@ pub struct Shared {
 
 impl Shared {
     /// For one worker.
+    #[expect(clippy::too_many_arguments, reason = "each is another part of the run")]
     pub fn new(
         credits: Arc<Credits>,
         channels: Arc<Channels>,
@@ -81,6 +83,7 @@ impl Shared {
             drained: Cell::new(false),
             consistent: Cell::new(true),
             committing: Cell::new(Tso::ZERO),
+            ordered: Cell::new(Tso::ZERO),
             released: Released::default(),
             read: RefCell::default(),
             order: RefCell::default(),
@@ -163,6 +166,18 @@ impl Shared {
     /// Whether the target holds whole spans only.
     pub fn is_consistent(&self) -> bool {
         self.consistent.get()
+    }
+
+    /// `order` has released everything up to this.
+    pub fn set_ordered(&self, upto: Tso) {
+        if self.ordered.replace(upto) != upto {
+            activate(&self.read);
+        }
+    }
+
+    /// Up to where `order` has released everything.
+    pub fn ordered(&self) -> Tso {
+        self.ordered.get()
     }
 
     /// `commit` has begun to record this frontier.

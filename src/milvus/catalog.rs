@@ -182,7 +182,7 @@ impl Field {
 }
 
 /// One step of bringing the target's catalog in line with the source's. Every step is safe to repeat.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ddl {
     /// Create a database.
     CreateDatabase(Database),

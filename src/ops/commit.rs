@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use timely::dataflow::Stream;
@@ -15,26 +16,27 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::Mark;
-use crate::dataflow::checkpoint::{Update, Writer};
+use crate::dataflow::checkpoint::{Checkpoint, Source, Update, Writer};
 use crate::dataflow::shared::Shared;
+use crate::failpoint::{self, Point};
 use crate::milvus::channel::{PChannel, Position};
 use crate::milvus::tso::Tso;
 
 /// Marks kept per channel before every second one is forgotten: an older mark only means reading more again.
 const MARKS: usize = 4096;
 
-/// Builds the operator. `floor` and `positions` are what the last run left. `source` tells what is to be recorded of the
-/// source, if there is anything new.
+/// Builds the operator. `checkpoint` is what the last run left; `seen` tells the revision that the source's etcd was seen at.
 pub fn commit<'scope>(
     applied: Stream<'scope, Tso, Vec<()>>,
     marks: Stream<'scope, Tso, Vec<Mark>>,
-    floor: Tso,
-    positions: BTreeMap<PChannel, Position>,
+    checkpoint: &Checkpoint,
     writer: Writer,
-    mut source: impl FnMut() -> Option<Update> + 'static,
+    seen: Arc<AtomicI64>,
     interval: Duration,
     shared: Rc<Shared>,
 ) {
+    let (floor, positions) = (checkpoint.frontier.unwrap_or(Tso::ZERO), checkpoint.positions.clone());
+    let mut source = newer(checkpoint.source, seen);
     let scope = applied.scope();
     let worker = scope.worker().clone();
     let mut builder = OperatorBuilder::new("commit".to_owned(), scope);
@@ -65,15 +67,17 @@ pub fn commit<'scope>(
             written = frontier;
             written_at = Some(now);
             let positions = book.positions_at(frontier);
-            let progress = std::sync::Arc::clone(&shared.progress);
+            let progress = Arc::clone(&shared.progress);
             let failure = shared.failure();
             shared.set_committing(frontier);
+            failpoint::pass(Point::CommitBefore);
             let released = shared.released();
             // What the source had come to first: the frontier must not be later than that.
             let updates =
                 source().into_iter().chain([Update::Frontier(frontier, positions.clone())]).collect();
             writer.submit(updates, move |result| match result {
                 Ok(()) => {
+                    failpoint::pass(Point::CommitDurable);
                     *released.lock().unwrap_or_else(PoisonError::into_inner) = Some(positions);
                     progress.committed(frontier);
                 }
@@ -81,6 +85,18 @@ pub fn commit<'scope>(
             });
         }
     });
+}
+
+/// What is to be recorded of the source, whenever its etcd was seen at a higher revision than before.
+fn newer(mut source: Option<Source>, seen: Arc<AtomicI64>) -> impl FnMut() -> Option<Update> {
+    move || {
+        let source = source.as_mut()?;
+        let revision = seen.load(Ordering::Relaxed);
+        (revision > source.revision).then(|| {
+            source.revision = revision;
+            Update::Source(*source)
+        })
+    }
 }
 
 /// Which position belongs to which frontier.
@@ -118,6 +134,9 @@ impl Book {
             match marks.front() {
                 // A retired channel is forgotten once everything of it is behind.
                 Some((tick, None)) => *tick > frontier,
+                // Its first tick is later than F: behind that tick's position nothing of the time between is found, so it
+                // has none yet, and a start begins it where it was begun this time.
+                Some((tick, Some(_))) if *tick > frontier => true,
                 Some((_, Some(position))) => {
                     positions.insert(channel.clone(), position.clone());
                     true
@@ -150,7 +169,11 @@ mod tests {
         book.note(mark("a", 20, Some(2)));
         book.note(mark("a", 30, Some(3)));
         book.note(mark("b", 25, Some(7)));
-        assert_eq!(at(&mut book, 15), [("a".into(), 1), ("b".into(), 7)]);
+        assert_eq!(
+            at(&mut book, 15),
+            [("a".into(), 1)],
+            "what b has between 15 and 25 is before its first tick"
+        );
         assert_eq!(at(&mut book, 29), [("a".into(), 2), ("b".into(), 7)]);
         assert_eq!(at(&mut book, 30), [("a".into(), 3), ("b".into(), 7)]);
     }

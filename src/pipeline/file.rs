@@ -10,8 +10,8 @@ use super::problem::{self, Problem};
 use super::reader::{Reader, Section};
 use super::validate;
 use super::{
-    Delivery, KafkaConfig, MilvusTarget, MqConfig, Pipeline, PulsarConfig, RocksmqConfig, Secret, Select,
-    SourceConfig, SourceMilvus, TargetConfig, Tls,
+    Delivery, KafkaConfig, MilvusTarget, MqConfig, OwnershipConfig, Pipeline, PulsarConfig, RocksmqConfig,
+    Secret, Select, SourceConfig, SourceMilvus, TargetConfig, Tls,
 };
 use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::VChannel;
@@ -76,6 +76,9 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
     let select = read_select(reader, top);
     let target = read_target(reader, top);
     let delivery = read_delivery(reader, top);
+    let ownership = reader.section(top, &keys::OWNERSHIP);
+    let owned = ownership.is_written();
+    let ownership = read_ownership(reader, &ownership);
     Some(Pipeline {
         name: name?,
         state_dir: state_dir?,
@@ -83,6 +86,7 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
         select: select?,
         target: target?,
         delivery: delivery?,
+        ownership: if owned { Some(ownership?) } else { None },
     })
 }
 
@@ -110,7 +114,7 @@ fn read_source(reader: &mut Reader<'_>, top: &Section<'_>, name: Option<&str>) -
     let meta_path = reader.text(&source, &keys::SOURCE_META_PATH, validate::anything);
     let etcd_username = reader.text(&source, &keys::SOURCE_ETCD_USERNAME, validate::anything);
     let etcd_password = reader.text(&source, &keys::SOURCE_ETCD_PASSWORD, validate::anything).map(Secret);
-    validate::credentials(reader, &source);
+    validate::credentials(reader, &source, &keys::SOURCE_ETCD_USERNAME, &keys::SOURCE_ETCD_PASSWORD);
     let tls = reader.section(&source, &keys::SOURCE_ETCD_TLS);
     let etcd_tls = read_tls(reader, &tls, &keys::SOURCE_ETCD_TLS_KEYS, etcd.as_deref());
     let milvus = read_source_milvus(reader, &source);
@@ -281,6 +285,31 @@ fn read_delivery(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Delivery>
     };
     validate::delivery(reader, &section, &delivery);
     Some(delivery)
+}
+
+fn read_ownership(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<OwnershipConfig> {
+    reader.check_names(section, None);
+    let etcd = reader.list(section, &keys::OWNERSHIP_ETCD, validate::address);
+    let etcd_username = reader.text(section, &keys::OWNERSHIP_ETCD_USERNAME, validate::anything);
+    let etcd_password = reader.text(section, &keys::OWNERSHIP_ETCD_PASSWORD, validate::anything).map(Secret);
+    validate::credentials(reader, section, &keys::OWNERSHIP_ETCD_USERNAME, &keys::OWNERSHIP_ETCD_PASSWORD);
+    let tls = reader.section(section, &keys::OWNERSHIP_ETCD_TLS);
+    let etcd_tls = read_tls(reader, &tls, &keys::OWNERSHIP_ETCD_TLS_KEYS, etcd.as_deref());
+    let prefix = reader.text(section, &keys::OWNERSHIP_PREFIX, validate::anything);
+    let ttl = reader.duration(section, &keys::OWNERSHIP_TTL);
+    let settle = reader.duration(section, &keys::OWNERSHIP_SETTLE);
+    if let Some(ttl) = ttl {
+        validate::whole_seconds(reader, section, &keys::OWNERSHIP_TTL, ttl);
+    }
+    Some(OwnershipConfig {
+        etcd: etcd?,
+        etcd_username,
+        etcd_password,
+        etcd_tls,
+        prefix: prefix?,
+        ttl: ttl?,
+        settle: settle?,
+    })
 }
 
 #[cfg(test)]

@@ -213,6 +213,25 @@ pub static DELIVERY: Table = Table {
     meaning: "How much, how fast, how fresh. The defaults suit most pipelines.",
 };
 
+/// `[ownership]`
+pub static OWNERSHIP: Table = Table {
+    path: "ownership",
+    variants: &[],
+    required: false,
+    free: None,
+    meaning: "For a pipeline that is started on several hosts, of which one runs and the others stand by: which of them owns \
+              the pipeline is decided in an etcd, and the checkpoint is kept there too. Without this table, the lock on \
+              `state_dir` decides alone. `docs/ownership.md` has the rules.",
+};
+/// `[ownership.etcd_tls]`
+pub static OWNERSHIP_ETCD_TLS: Table = Table {
+    path: "ownership.etcd_tls",
+    variants: &[],
+    required: false,
+    free: None,
+    meaning: "TLS for the connection to this etcd, beyond what `https://` in its addresses does by itself.",
+};
+
 /// `name`
 pub static NAME: Key = Key {
     table: "",
@@ -234,7 +253,7 @@ pub static STATE_DIR: Key = Key {
         "`$XDG_STATE_HOME/migrans/<name>`, or `~/.local/state/migrans/<name>` without that variable",
     ),
     meaning: "The folder of the checkpoint: what was applied, and where reading goes on. One process at a time may \
-              own it. Without it the pipeline starts over.",
+              own it. Without it the pipeline starts over. With `[ownership]` it is a copy of what is in etcd.",
     example: "\"/var/lib/migrans/orders-standby\"",
     between_runs: BetweenRuns::Free,
 };
@@ -614,7 +633,7 @@ pub static DELIVERY_CALL_DEADLINE: Key = Key {
     shape: Shape::Duration("1s", "10m"),
     default: Default::Value("10s"),
     meaning: "How long one call may take. It is also how long a start after a crash waits, at most, until no call \
-              from before the crash can still take effect.",
+              from before the crash can still take effect. With `[ownership]`, its `ttl` and `settle` limit both.",
     example: "\"30s\"",
     between_runs: BetweenRuns::Free,
 };
@@ -630,6 +649,81 @@ pub static DELIVERY_CHECKPOINT_INTERVAL: Key = Key {
     example: "\"2s\"",
     between_runs: BetweenRuns::Free,
 };
+
+/// `etcd` in `[ownership]`
+pub static OWNERSHIP_ETCD: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "etcd",
+    shape: Shape::Addresses,
+    default: Default::Required,
+    meaning: "The addresses of the etcd (3.4 or later) that decides, with `http://` or `https://` in front. It may be the \
+              source's own: nothing below Milvus' prefix is touched. All processes of the pipeline name the same one.",
+    example: "[\"http://etcd-1:2379\", \"http://etcd-2:2379\", \"http://etcd-3:2379\"]",
+    between_runs: BetweenRuns::Free,
+};
+/// `etcd_username` in `[ownership]`
+pub static OWNERSHIP_ETCD_USERNAME: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "etcd_username",
+    shape: Shape::Text,
+    default: Default::Words("no authentication"),
+    meaning: "The user for that etcd. It needs to read and write below `prefix`, nothing else. Goes with `etcd_password`.",
+    example: "\"migrans\"",
+    between_runs: BetweenRuns::Free,
+};
+/// `etcd_password` in `[ownership]`
+pub static OWNERSHIP_ETCD_PASSWORD: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "etcd_password",
+    shape: Shape::Secret,
+    default: Default::Words("no authentication"),
+    meaning: "That user's password. Take it from the environment rather than writing it into the file.",
+    example: "\"${ETCD_PASSWORD}\"",
+    between_runs: BetweenRuns::Free,
+};
+/// `prefix` in `[ownership]`
+pub static OWNERSHIP_PREFIX: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "prefix",
+    shape: Shape::Text,
+    default: Default::Value("/migrans/"),
+    meaning: "The prefix of all keys there; the pipeline's name follows. Two pipelines with the same name need different ones. \
+              Below another one there is no checkpoint yet, and a state folder that was a copy of one is refused.",
+    example: "\"/teams/search/migrans/\"",
+    between_runs: BetweenRuns::Free,
+};
+/// `ttl` in `[ownership]`
+pub static OWNERSHIP_TTL: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "ttl",
+    shape: Shape::Duration("2s", "5m"),
+    default: Default::Value("3s"),
+    meaning: "How long an owner may be silent before its ownership ends, in whole seconds. A shorter outage of the etcd is not \
+              noticed; in a longer one the owner stops sending before another can begin. An etcd with a long election \
+              timeout makes it at least one and a half times that.",
+    example: "\"10s\"",
+    between_runs: BetweenRuns::Free,
+};
+/// `settle` in `[ownership]`
+pub static OWNERSHIP_SETTLE: Key = Key {
+    table: "ownership",
+    variants: &[],
+    name: "settle",
+    shape: Shape::Duration("1s", "10m"),
+    default: Default::Value("4s"),
+    meaning: "How long a new owner waits, after one that did not stop cleanly, until no call of that one can still take effect. \
+              From the death of an owner until the next one writes it takes at most `ttl`, a second, and this. No call is given \
+              more time than `ttl` and half of this, whatever `call_deadline` says.",
+    example: "\"10s\"",
+    between_runs: BetweenRuns::Free,
+};
+/// The keys of `[ownership.etcd_tls]`
+pub static OWNERSHIP_ETCD_TLS_KEYS: TlsKeys = tls_keys("ownership.etcd_tls", &[]);
 
 /// The keys of a table with TLS settings.
 #[derive(Debug)]
@@ -690,7 +784,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
 }
 
 /// All tables, each after the one around it.
-pub static TABLES: [&Table; 13] = [
+pub static TABLES: [&Table; 15] = [
     &TOP,
     &SOURCE,
     &SOURCE_ETCD_TLS,
@@ -704,10 +798,12 @@ pub static TABLES: [&Table; 13] = [
     &TARGET,
     &TARGET_TLS,
     &DELIVERY,
+    &OWNERSHIP,
+    &OWNERSHIP_ETCD_TLS,
 ];
 
 /// All keys, by table.
-pub static KEYS: [&Key; 51] = [
+pub static KEYS: [&Key; 61] = [
     &NAME,
     &STATE_DIR,
     &SOURCE_ETCD,
@@ -759,4 +855,14 @@ pub static KEYS: [&Key; 51] = [
     &DELIVERY_MAX_CALLS,
     &DELIVERY_CALL_DEADLINE,
     &DELIVERY_CHECKPOINT_INTERVAL,
+    &OWNERSHIP_ETCD,
+    &OWNERSHIP_ETCD_USERNAME,
+    &OWNERSHIP_ETCD_PASSWORD,
+    &OWNERSHIP_PREFIX,
+    &OWNERSHIP_TTL,
+    &OWNERSHIP_SETTLE,
+    &OWNERSHIP_ETCD_TLS_KEYS.ca,
+    &OWNERSHIP_ETCD_TLS_KEYS.cert,
+    &OWNERSHIP_ETCD_TLS_KEYS.key,
+    &OWNERSHIP_ETCD_TLS_KEYS.server_name,
 ];

@@ -37,6 +37,8 @@ pub struct Pipeline {
     pub target: TargetConfig,
     /// How.
     pub delivery: Delivery,
+    /// Who, where that is not for the state folder alone to decide.
+    pub ownership: Option<OwnershipConfig>,
 }
 
 /// `[source]`
@@ -229,6 +231,25 @@ pub struct Delivery {
     pub call_deadline: Duration,
     /// How often progress is made durable while changes flow.
     pub checkpoint_interval: Duration,
+}
+
+/// `[ownership]`
+#[derive(Clone, Debug)]
+pub struct OwnershipConfig {
+    /// Addresses of the etcd that decides, `http://` or `https://`.
+    pub etcd: Vec<String>,
+    /// User name for it.
+    pub etcd_username: Option<String>,
+    /// Password for it.
+    pub etcd_password: Option<Secret>,
+    /// TLS for it.
+    pub etcd_tls: Option<Tls>,
+    /// The prefix of all keys there.
+    pub prefix: String,
+    /// How long an owner may be silent; whole seconds.
+    pub ttl: Duration,
+    /// How long a new owner waits after one that did not stop cleanly.
+    pub settle: Duration,
 }
 
 /// A text that is never printed.

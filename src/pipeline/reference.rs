@@ -158,7 +158,8 @@ mod tests {
         let minimal = |mq: &str| {
             format!(
                 "name = \"p\"\nsource = {{ etcd = [\"http://e:1\"], mq = {{ {mq} }} }}\n\
-                 select = {{ collections = [\"a.b\"] }}\ntarget = {{ type = \"milvus\", uri = \"http://t:1\" }}\n"
+                 select = {{ collections = [\"a.b\"] }}\ntarget = {{ type = \"milvus\", uri = \"http://t:1\" }}\n\
+                 ownership.etcd=[\"http://o:1\"]\n"
             )
         };
         let lookup = |name: &str| (name == "HOME").then(|| "/home/me".into());
@@ -191,7 +192,9 @@ mod tests {
                         explicit =
                             explicit.replace("uri = \"http", &format!("{name} = {value}, uri = \"http"))
                     }
-                    "delivery" => explicit.push_str(&format!("delivery.{name} = {value}\n")),
+                    "delivery" | "ownership" => {
+                        explicit.push_str(&format!("{table}.{name} = {value}\n"));
+                    }
                     other => panic!("write out the defaults of [{other}] here too"),
                 }
             }
@@ -212,7 +215,7 @@ mod tests {
         let file = |queue: &str| {
             let text = format!(
                 "name = \"p\"\n[source]\netcd = [\"http://e:1\"]\n[source.mq]\n{}\n[select]\ncollections = \
-                 [\"a.b\"]\n[target]\ntype = \"milvus\"\nuri = \"http://t:1\"\n",
+                 [\"a.b\"]\n[target]\ntype = \"milvus\"\nuri = \"http://t:1\"\n[ownership]\netcd = [\"http://o:1\"]\n",
                 mq(queue)
             );
             text.parse::<toml::Table>().unwrap()

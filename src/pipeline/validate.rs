@@ -1,5 +1,7 @@
 //! What values must be beyond their shape, and what keys must be to each other.
 
+use std::time::Duration;
+
 use http::Uri;
 
 use super::keys::{self, TlsKeys};
@@ -174,8 +176,26 @@ pub(super) fn anything(_: &str) -> Result<(), Objection> {
 }
 
 /// A user goes with a password.
-pub(super) fn credentials(reader: &mut Reader<'_>, source: &Section<'_>) {
-    pair(reader, source, &keys::SOURCE_ETCD_USERNAME, &keys::SOURCE_ETCD_PASSWORD);
+pub(super) fn credentials(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    username: &keys::Key,
+    password: &keys::Key,
+) {
+    pair(reader, section, username, password);
+}
+
+/// A time that another system counts in seconds.
+pub(super) fn whole_seconds(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    key: &keys::Key,
+    value: Duration,
+) {
+    if value.subsec_nanos() > 0 {
+        let message = "is not in whole seconds, which is what etcd counts in".to_owned();
+        reader.object(section, key, (message, "write \"3s\"".to_owned()));
+    }
 }
 
 /// TLS settings fit each other and the addresses.

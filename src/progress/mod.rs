@@ -16,7 +16,8 @@ mod work;
 pub use display::Display;
 pub use rate::Window;
 pub use report::{
-    ChannelReport, CollectionReport, LagPercentiles, MemoryReport, Report, RowCounts, WaitedReport,
+    ChannelReport, CollectionReport, LagPercentiles, MemoryReport, OwnershipReport, Report, RowCounts,
+    WaitedReport,
 };
 pub use work::{Work, WorkDisplay};
 

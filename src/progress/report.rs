@@ -35,6 +35,21 @@ pub struct Report {
     pub memory: MemoryReport,
     /// Per physical channel, by name.
     pub channels: Vec<ChannelReport>,
+    /// Who owns the pipeline, if it has `[ownership]`.
+    pub ownership: Option<OwnershipReport>,
+}
+
+/// How the run stands to the ownership of its pipeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OwnershipReport {
+    /// `owner` or `standing by`.
+    pub state: &'static str,
+    /// The fencing epoch of this run, if it is the owner.
+    pub epoch: Option<i64>,
+    /// Since when the owner owns it (RFC 3339, by the owner's clock), if known.
+    pub since: Option<String>,
+    /// The owner's host and process id, if that is another process and is known.
+    pub owner: Option<String>,
 }
 
 /// The use of the memory budget, in bytes.
@@ -137,6 +152,7 @@ impl Report {
             waiting: None,
             memory: MemoryReport::default(),
             channels: Vec::new(),
+            ownership: None,
         }
     }
 
@@ -148,6 +164,12 @@ impl Report {
         channels: Vec<ChannelReport>,
     ) -> Report {
         (self.waiting, self.memory, self.channels) = (waiting, memory, channels);
+        self
+    }
+
+    /// The same with who owns the pipeline.
+    pub fn with_ownership(mut self, ownership: Option<OwnershipReport>) -> Report {
+        self.ownership = ownership;
         self
     }
 
@@ -265,6 +287,12 @@ mod tests {
                 waited_ms: WaitedReport { memory: 3, dataflow: 2, queue: 1 },
             }],
         )
+        .with_ownership(Some(OwnershipReport {
+            state: "owner",
+            epoch: Some(12),
+            since: Some("2026-11-22T10:00:00Z".to_owned()),
+            owner: None,
+        }))
     }
 
     #[test]
@@ -287,6 +315,7 @@ mod tests {
                 "name": "by-dev-rootcoord-dml_0", "tick": 7, "lag_ms": 12, "held_bytes": 5,
                 "waiting": "the memory budget", "waited_ms": {"memory": 3, "dataflow": 2, "queue": 1},
             }],
+            "ownership": {"state": "owner", "epoch": 12, "since": "2026-11-22T10:00:00Z", "owner": null},
         });
         assert_eq!(json, wanted);
     }

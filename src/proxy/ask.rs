@@ -48,9 +48,30 @@ impl Client {
         what: &str,
         call: impl Future<Output = Result<Response<T>, tonic::Status>>,
     ) -> Result<T> {
+        self.make(what, call, DEADLINE, Effect::Repeatable).await
+    }
+
+    /// Makes a call that changes something, within `deadline`. To repeat it comes to the same, but if its answer is lost it
+    /// may take effect later, when the opposite has been done: that is `InDoubt`, caused by the call's own status.
+    pub(crate) async fn change<T: Answer>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<Response<T>, tonic::Status>>,
+        deadline: Duration,
+    ) -> Result<T> {
+        self.make(what, call, deadline, Effect::Rows).await
+    }
+
+    async fn make<T: Answer>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<Response<T>, tonic::Status>>,
+        deadline: Duration,
+        if_lost: Effect,
+    ) -> Result<T> {
         let what = format!("{what} at {}", self.uri());
         let advise = |error| self.role().advise(error);
-        let answered = answer(call, DEADLINE, Effect::Repeatable, &what).await.map_err(advise)?;
+        let answered = answer(call, deadline, if_lost, &what).await.map_err(advise)?;
         status::check(answered.status(), Effect::Repeatable, &what).map_err(advise)?;
         Ok(answered)
     }

@@ -13,6 +13,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Response};
 
+use super::connector;
 use super::rope::Rope;
 use super::status::{self, Effect};
 use super::version::Version;
@@ -20,6 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::milvus::proto::common::{ClientInfo, Status};
 use crate::milvus::proto::milvus::milvus_service_client::MilvusServiceClient;
 use crate::milvus::proto::milvus::{ConnectRequest, GetVersionRequest};
+use crate::ownership::Fence;
 use crate::pipeline::{MilvusServer, Secret, Tls};
 
 /// Milvus' proxy takes 64 MiB (`proxy.grpc.serverMaxRecvSize`); the rest is for names and headers.
@@ -34,7 +36,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection. It is made anew by itself when it breaks; calls that it carried then fail.
 #[derive(Clone)]
 pub(crate) struct Client {
-    service: InterceptedService<Channel, Credentials>,
+    service: InterceptedService<Channel, Gate>,
     role: Role,
     uri: String,
     version: Version,
@@ -76,7 +78,7 @@ impl Role {
 }
 
 /// The generated client on our connection.
-pub(crate) type Rpc = MilvusServiceClient<InterceptedService<Channel, Credentials>>;
+pub(crate) type Rpc = MilvusServiceClient<InterceptedService<Channel, Gate>>;
 
 /// A call that writes rows, encoded by us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,18 +92,19 @@ impl Client {
     ///
     /// # Errors
     /// `PipelineFile` for an impossible address or TLS file, `Unavailable`, `Denied`, `Version`; all name the address.
-    pub(crate) async fn connect(target: &MilvusServer, role: Role) -> Result<Client> {
+    pub(crate) async fn connect(target: &MilvusServer, role: Role, fence: Fence) -> Result<Client> {
         let at = |error: Error| role.advise(error).context(format!("{} {}", role.word(), target.uri));
         let endpoint = endpoint(target).map_err(at)?;
-        let credentials = Credentials::new(target.token.as_ref()).map_err(at)?;
-        let channel = tokio::time::timeout(target.connect_timeout, endpoint.connect())
+        let gate = Gate::new(target.token.as_ref(), fence.clone()).map_err(at)?;
+        let connecting = connector::connect(&endpoint, target.connect_timeout, fence);
+        let channel = tokio::time::timeout(target.connect_timeout, connecting)
             .await
             .map_err(|_| {
                 unreachable(role).caused_by(format!("no answer within {:?}", target.connect_timeout))
             })
             .and_then(|connected| connected.map_err(|error| unreachable(role).caused_by(error)))
             .map_err(at)?;
-        let service = InterceptedService::new(channel, credentials);
+        let service = InterceptedService::new(channel, gate);
         let version = hello(&service, target.connect_timeout).await.map_err(at)?;
         Ok(Client { service, role, uri: target.uri.clone(), version })
     }
@@ -122,7 +125,7 @@ impl Client {
     }
 
     /// To make calls with messages that are encoded or decoded in a way of their own.
-    pub(crate) fn grpc(&self) -> tonic::client::Grpc<InterceptedService<Channel, Credentials>> {
+    pub(crate) fn grpc(&self) -> tonic::client::Grpc<InterceptedService<Channel, Gate>> {
         tonic::client::Grpc::new(self.service.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
@@ -179,15 +182,16 @@ pub(crate) async fn answer<T>(
 pub(crate) fn request<T>(message: T, deadline: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(deadline);
+    request.extensions_mut().insert(Deadline(deadline));
     request
 }
 
-fn rpc(service: &InterceptedService<Channel, Credentials>) -> Rpc {
+fn rpc(service: &InterceptedService<Channel, Gate>) -> Rpc {
     MilvusServiceClient::new(service.clone()).max_decoding_message_size(MAX_ANSWER)
 }
 
 /// Logs in and asks for the version.
-async fn hello(service: &InterceptedService<Channel, Credentials>, deadline: Duration) -> Result<Version> {
+async fn hello(service: &InterceptedService<Channel, Gate>, deadline: Duration) -> Result<Version> {
     let mut rpc = rpc(service);
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default().trim().to_owned();
     let info = ClientInfo {
@@ -266,26 +270,40 @@ fn unreachable(role: Role) -> Error {
         .hint(format!("check `uri` in {}, and that Milvus is running", role.table()))
 }
 
-/// Puts the token into each call, as Milvus' own clients do: base64 in `authorization`.
+/// What each call passes last: it gets the token, as Milvus' own clients do (base64 in `authorization`), and no call gets
+/// out, or may take, longer than the pipeline is ours.
 #[derive(Clone)]
-pub(crate) struct Credentials(Option<MetadataValue<Ascii>>);
+pub(crate) struct Gate {
+    token: Option<MetadataValue<Ascii>>,
+    fence: Fence,
+}
 
-impl Credentials {
-    fn new(token: Option<&Secret>) -> Result<Credentials> {
-        let Some(token) = token else { return Ok(Credentials(None)) };
+/// How long a call may take, as its sender wants it.
+#[derive(Clone, Copy)]
+struct Deadline(Duration);
+
+impl Gate {
+    fn new(token: Option<&Secret>, fence: Fence) -> Result<Gate> {
+        let Some(token) = token else { return Ok(Gate { token: None, fence }) };
         let mut value: MetadataValue<Ascii> = BASE64_STANDARD
             .encode(&token.0)
             .parse()
             .map_err(|_| Error::new(Kind::Internal, "the token can't be put into a header"))?;
         value.set_sensitive(true);
-        Ok(Credentials(Some(value)))
+        Ok(Gate { token: Some(value), fence })
     }
 }
 
-impl Interceptor for Credentials {
+impl Interceptor for Gate {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, tonic::Status> {
-        if let Some(token) = &self.0 {
+        if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", token.clone());
+        }
+        if let Some(Deadline(wanted)) = request.extensions().get::<Deadline>().copied() {
+            let longest = self.fence.longest_call(wanted).map_err(status::of_fence)?;
+            if longest < wanted {
+                request.set_timeout(longest);
+            }
         }
         Ok(request)
     }
@@ -339,5 +357,38 @@ impl Encoder for RopeEncoder {
     fn buffer_settings(&self) -> BufferSettings {
         // The size is known: `encode` reserves it.
         BufferSettings::new(64, usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_gets_no_more_time_than_the_ownership_and_none_without_it() {
+        let fence = Fence::new(Duration::from_secs(2));
+        let mut gate = Gate::new(None, fence.clone()).unwrap();
+        let mut pass = |deadline| gate.call(request((), Duration::from_secs(deadline)));
+        let timeout = |request: &Request<()>| {
+            let text = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap();
+            let (number, unit) = text.split_at(text.len() - 1);
+            let micros = match unit {
+                "n" => 1e-3,
+                "u" => 1.0,
+                "m" => 1e3,
+                "S" => 1e6,
+                other => panic!("{other}"),
+            };
+            number.parse::<f64>().unwrap() * micros / 1e6
+        };
+        assert!((timeout(&pass(30).unwrap()) - 30.0).abs() < 0.01);
+        fence.keep(crate::ownership::now() + Duration::from_secs(3));
+        let longest = timeout(&pass(30).unwrap());
+        assert!(longest <= 5.0 && longest > 4.5, "{longest}");
+        assert!((timeout(&pass(1).unwrap()) - 1.0).abs() < 0.01);
+        fence.close();
+        let error = status::of_call(pass(1).unwrap_err(), Effect::Rows, "Insert");
+        assert_eq!(error.kind(), Kind::Unavailable, "what was not sent is not in doubt");
+        assert!(error.message().contains("nothing is sent"), "{error}");
     }
 }

@@ -6,6 +6,7 @@
 
 mod ask;
 mod client;
+mod connector;
 pub(crate) mod expression;
 pub(crate) mod query;
 pub(crate) mod rope;

@@ -10,11 +10,12 @@ use tonic::{Code, ConnectError};
 
 use crate::error::{Error, Kind, Result};
 use crate::milvus::proto::common::Status;
+use crate::ownership::Closed;
 
 /// What a call leaves behind if its answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// It writes rows: whether it did is in doubt.
+    /// It changes something: whether it did is in doubt.
     Rows,
     /// It only reads, or sending it again comes to the same.
     Repeatable,
@@ -126,7 +127,10 @@ pub(crate) fn of_call(status: tonic::Status, effect: Effect, what: &str) -> Erro
     };
     let said = status.message().to_owned();
     let (kind, message) = match status.code() {
-        _ if was_never_sent(&status) => (Kind::Unavailable, format!("{what}: the server can't be reached")),
+        _ if has_cause::<Closed>(&status) => (Kind::Unavailable, format!("{what}: {Closed}")),
+        _ if has_cause::<ConnectError>(&status) => {
+            (Kind::Unavailable, format!("{what}: the server can't be reached"))
+        }
         Code::Unauthenticated | Code::PermissionDenied => (Kind::Denied, format!("{what}: {said}")),
         Code::Unimplemented => (Kind::Version, format!("{what}: the server does not know this call")),
         Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => {
@@ -146,11 +150,18 @@ pub(crate) fn of_silence(effect: Effect, what: &str) -> Error {
     of_call(tonic::Status::deadline_exceeded("no answer within the deadline"), effect, what)
 }
 
-/// Whether the call failed before anything of it was sent.
-fn was_never_sent(status: &tonic::Status) -> bool {
+/// The status of a call that was not sent because of the fence.
+pub(super) fn of_fence(closed: Closed) -> tonic::Status {
+    let mut status = tonic::Status::unavailable(closed.to_string());
+    status.set_source(std::sync::Arc::new(closed));
+    status
+}
+
+/// Whether the call failed because of an `E`. Both that there are come before anything of the call is sent.
+fn has_cause<E: StdError + 'static>(status: &tonic::Status) -> bool {
     let mut cause = StdError::source(status);
     while let Some(error) = cause {
-        if error.is::<ConnectError>() {
+        if error.is::<E>() {
             return true;
         }
         cause = error.source();

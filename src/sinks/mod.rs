@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
+use crate::ownership::Fence;
 use crate::pipeline::TargetConfig;
 
 pub mod milvus;
@@ -25,8 +26,8 @@ pub trait Sink: Send + Sync + 'static {
     async fn write(&self, write: &Write, deadline: Duration) -> Result<()>;
 
     /// Brings one step of the catalog about, and checks that it is so. Safe to repeat: what is already as asked is
-    /// success, and so is dropping what is not there.
-    async fn apply(&self, ddl: &Ddl) -> Result<()>;
+    /// success, and so is dropping what is not there. It may take several calls; none of them outlives `deadline`.
+    async fn apply(&self, ddl: &Ddl, deadline: Duration) -> Result<()>;
 
     /// What stands on the target under this collection's name, if anything.
     async fn find(&self, name: &CollectionName) -> Result<Found>;
@@ -74,9 +75,10 @@ pub enum Operation {
 }
 
 /// Connects to the target that a pipeline file names. The one place where sinks are registered.
-pub async fn connect(config: &TargetConfig) -> Result<Arc<dyn Sink>> {
+/// Whatever is written asks `fence` before.
+pub async fn connect(config: &TargetConfig, fence: Fence) -> Result<Arc<dyn Sink>> {
     match config {
-        TargetConfig::Milvus(config) => Ok(Arc::new(milvus::MilvusSink::connect(config).await?)),
+        TargetConfig::Milvus(config) => Ok(Arc::new(milvus::MilvusSink::connect(config, fence).await?)),
         TargetConfig::Null => Ok(Arc::new(null::NullSink)),
     }
 }

@@ -32,6 +32,7 @@ use self::scan::{Scan, merge};
 use self::unit::{PageSize, Unit, is_gone};
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::CollectionName;
+use crate::ownership::Fence;
 use crate::pipeline::{MilvusServer, Pipeline, Select, TargetConfig};
 use crate::progress::Work;
 use crate::proxy::{Client, Role};
@@ -117,7 +118,7 @@ pub async fn verify(pipeline: &Pipeline, options: &Options, meter: Arc<Work>) ->
     let frontier = Frontier::new(pipeline, options.patience).await?;
     let selected = Arc::clone(&select);
     let catalog = CatalogSource::connect(&pipeline.source, move |name| selected(name)).await?;
-    let target = Client::connect(&target.server(), Role::Target).await?;
+    let target = Client::connect(&target.server(), Role::Target, Fence::open()).await?;
     let source = connect_source(pipeline, &catalog).await?;
     let context = Arc::new(Context {
         source,
@@ -141,7 +142,7 @@ async fn connect_source(pipeline: &Pipeline, catalog: &CatalogSource) -> Result<
         connect_timeout: CONNECT_TIMEOUT,
     };
     if let Some(uri) = &config.uri {
-        return Client::connect(&server(uri.clone()), Role::Source).await;
+        return Client::connect(&server(uri.clone()), Role::Source, Fence::open()).await;
     }
     const HINT: &str = "write the address of the source's proxy as uri into [source.milvus]";
     let addresses = catalog.proxies().await?;
@@ -149,7 +150,9 @@ async fn connect_source(pipeline: &Pipeline, catalog: &CatalogSource) -> Result<
     let mut failure = Error::new(Kind::NotFound, "no proxy of the source is in its etcd").hint(HINT);
     for address in addresses {
         let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-        match Client::connect(&server(format!("{scheme}://{host}:{PROXY_PORT}")), Role::Source).await {
+        match Client::connect(&server(format!("{scheme}://{host}:{PROXY_PORT}")), Role::Source, Fence::open())
+            .await
+        {
             Ok(client) => return Ok(client),
             Err(error) if error.kind() == Kind::Unavailable => failure = error.hint(HINT),
             Err(error) => return Err(error),

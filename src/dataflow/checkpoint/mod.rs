@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `format` | version of this layout |
 //! | `pipeline` | whose state this is: the pipeline's name and what it must not change |
+//! | `epoch` | with `[ownership]`: the fencing epoch of the run that wrote this |
 //! | `source` | which cluster the source is, and the highest revision of its etcd that was seen |
 //! | `began` | where the pipeline began, unless with everything: what is not later was never to be copied |
 //! | `frontier` | F: every change with ts ≤ F is on the target |
@@ -18,7 +19,7 @@
 //! | `clean` | present if nothing was in flight at the last stop |
 //! | `database/<id>`, `collection/<id>` | what was made on the target, as far as it was made |
 //! | `adopted/<id>` | a collection that was there before and was adopted |
-//! | `intent/<id>` | a collection that is about to be created: it is ours if it is found there later |
+//! | `intent/<id>`, `intent/database.<id>` | a step of the catalog that has begun: a start after a crash finishes it |
 //! | `seal` | how many records there are and the sum of their checksums: none is missing |
 //!
 //! Every write is one synced batch, so each state on disk is one that the pipeline was in. A value is JSON and a
@@ -27,13 +28,14 @@
 use std::path::Path;
 
 pub use self::owner::{check as of_pipeline, check_name as of_pipeline_named, tell as owner};
-pub use self::records::{RecordChange, Records};
+pub use self::records::{RecordChange, Records, Seal};
 pub use self::show::Shown;
 pub use self::source::{Source, moment};
 pub use self::state::{Checkpoint, Update};
 pub use self::store::{Store, destroy, is_in_use};
 pub use self::writer::{Serving, Storage, Writer};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::tso::Tso;
 use crate::pipeline::Pipeline;
 
@@ -49,23 +51,92 @@ mod store;
 mod tests;
 mod writer;
 
-/// Opens the state folder of `pipeline`, creating it if it is new, and reads what it says.
+/// Reads what the state folder of `pipeline` says.
 ///
 /// What [`Pipeline::fingerprint`] covers may not change between runs on one folder. The folder stays locked until the
 /// returned [`Writer`] and its clones are gone.
-pub fn open(folder: &Path, pipeline: &Pipeline) -> Result<(Writer, Checkpoint)> {
-    let mut store = Store::open(folder)?;
+pub fn open(mut store: Store, pipeline: &Pipeline) -> Result<(Writer, Checkpoint)> {
     let records = load(&mut store, pipeline)?;
+    if records.contains_key(records::EPOCH) {
+        let message = format!(
+            "{} is a copy of a checkpoint that is kept in an etcd, and [ownership] is not in the pipeline file",
+            store.describe()
+        );
+        return Err(Error::new(Kind::Checkpoint, message)
+            .hint("write [ownership] into it as it was; another process may have gone on from there"));
+    }
     let checkpoint = Checkpoint::from_records(&records).map_err(|error| error.context(store.describe()))?;
     Ok((Writer::start(&records, vec![Box::new(store)])?, checkpoint))
+}
+
+/// Opens the checkpoint of a pipeline whose truth is in an etcd at `place`: `found` is what is there, `replica` what
+/// writes there. The state folder becomes a copy of it. If nothing is there yet, it begins with what is in the state
+/// folder, which must not be such a copy then.
+pub fn open_shared(
+    mut store: Store,
+    mut replica: Box<dyn Storage>,
+    found: Records,
+    pipeline: &Pipeline,
+    epoch: i64,
+    place: &str,
+) -> Result<(Writer, Checkpoint)> {
+    let local = store.records()?;
+    let copy_of: Option<i64> = records::get(&local, records::EPOCH).ok().flatten();
+    let mut records = if found.is_empty() {
+        if copy_of.is_some() {
+            let message =
+                format!("{} is a copy of a checkpoint that is no longer there: {place}", store.describe());
+            return Err(Error::new(Kind::Checkpoint, message).hint(
+                "was the pipeline removed, is this another etcd or prefix? To start afresh, delete the state folder",
+            ));
+        }
+        let records = load(&mut store, pipeline)?;
+        replica.write(&as_changes(&records))?;
+        records
+    } else {
+        records::check(&found)
+            .and_then(|()| owner::check(&found, pipeline))
+            .map_err(|error| error.context(place))?;
+        let there: Option<i64> = records::get(&found, records::EPOCH)?;
+        if copy_of > there {
+            let message = format!("{place} is older than its copy in {}", store.describe());
+            return Err(Error::new(Kind::Checkpoint, message).hint(
+                "was that etcd restored from a backup? What was applied since then would be applied again: see \
+                 docs/ownership.md",
+            ));
+        }
+        if !local.is_empty() {
+            owner::check_name(&local, pipeline).map_err(|error| error.context(store.describe()))?;
+        }
+        if local != found {
+            replace(&mut store, &local, &found, &[])?;
+        }
+        found
+    };
+    let checkpoint = Checkpoint::from_records(&records).map_err(|error| error.context(place))?;
+    // From now on calls may be in flight, be it only those of a step of the catalog.
+    let mut changes =
+        vec![records::put(records::EPOCH, &epoch)?, RecordChange::Delete(records::CLEAN.to_owned())];
+    Seal::of(&records)?.seal(&mut changes)?;
+    // The folder last: it must not know of an epoch that the etcd does not.
+    replica.write(&changes)?;
+    store.write(&changes)?;
+    records::apply(&mut records, &changes);
+    Ok((Writer::start(&records, vec![Box::new(store), replica])?, checkpoint))
+}
+
+fn as_changes(records: &Records) -> Vec<RecordChange> {
+    records.iter().map(|(key, value)| RecordChange::Put(key.clone(), value.clone())).collect()
 }
 
 /// All records of `store`, which are whole, of this format and of `pipeline`. An empty store is made its own.
 pub fn load(store: &mut Store, pipeline: &Pipeline) -> Result<Records> {
     let mut records = store.records()?;
     if records.is_empty() {
+        failpoint::pass(Point::StartOpened);
         let changes = owner::beginning(pipeline)?;
         store.write(&changes)?;
+        failpoint::pass(Point::StartOwned);
         records::apply(&mut records, &changes);
     }
     records::check(&records)
@@ -112,9 +183,9 @@ pub fn exists(folder: &Path) -> Result<()> {
 }
 
 /// Puts `new` in the place of `old` in `store`, with `updates` on top, all at once.
-pub fn replace(store: &mut Store, old: &Records, new: &Records, updates: &[Update]) -> Result<()> {
+pub fn replace(store: &mut dyn Storage, old: &Records, new: &Records, updates: &[Update]) -> Result<()> {
     let mut changes: Vec<RecordChange> = old.keys().cloned().map(RecordChange::Delete).collect();
-    changes.extend(new.iter().map(|(key, value)| RecordChange::Put(key.clone(), value.clone())));
+    changes.extend(as_changes(new));
     let mut after = Vec::new();
     for update in updates {
         after.extend(update.changes()?);

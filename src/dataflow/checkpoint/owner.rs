@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pipeline::Pipeline;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Owner {
+pub struct Owner {
     name: String,
     identity: String,
 }

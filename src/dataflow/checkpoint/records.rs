@@ -22,12 +22,15 @@ pub const FORMAT: u32 = 2;
 
 /// The keys without an id.
 pub const FORMAT_KEY: &str = "format";
-pub(super) const PIPELINE: &str = "pipeline";
-const FRONTIER: &str = "frontier";
+/// Whose records they are.
+pub const PIPELINE: &str = "pipeline";
+/// The fencing epoch of the run that wrote the records, where the truth is in an etcd and this is a copy of it.
+pub const EPOCH: &str = "epoch";
+pub(super) const FRONTIER: &str = "frontier";
 const BEGAN: &str = "began";
 const SOURCE: &str = "source";
-const CALLS_UNTIL: &str = "calls_until";
-const CLEAN: &str = "clean";
+pub(super) const CALLS_UNTIL: &str = "calls_until";
+pub(super) const CLEAN: &str = "clean";
 const SEAL: &str = "seal";
 /// What stands before an id.
 const POSITION: &str = "position/";
@@ -175,7 +178,7 @@ fn check_format(stored: &[u8]) -> Result<()> {
 }
 
 fn is_known(key: &str) -> bool {
-    [FORMAT_KEY, PIPELINE, SOURCE, BEGAN, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
+    [FORMAT_KEY, PIPELINE, EPOCH, SOURCE, BEGAN, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
         || [POSITION, SENT_HIGH, INTENT, ADOPTED, DATABASE, COLLECTION]
             .iter()
             .any(|prefix| key.strip_prefix(prefix).is_some_and(|id| !id.is_empty()))
@@ -259,7 +262,7 @@ impl Update {
             }
             Update::Began(began) => changes.push(put(BEGAN, began)?),
             Update::Source(source) => changes.push(put(SOURCE, source)?),
-            Update::Intent(id) => changes.push(put(format!("{INTENT}{id}"), id)?),
+            Update::Intent(intent) => changes.push(put(intent_key(intent), intent)?),
             Update::Adopted(id) => changes.push(put(format!("{ADOPTED}{id}"), id)?),
             Update::Applied(ddl, catalog) => applied(&mut changes, ddl, catalog)?,
             Update::Clean => {
@@ -271,7 +274,18 @@ impl Update {
     }
 }
 
+fn intent_key(ddl: &Ddl) -> String {
+    match (ddl.collection(), ddl) {
+        (Some(id), _) => format!("{INTENT}{id}"),
+        (None, Ddl::CreateDatabase(Database { id, .. }) | Ddl::DropDatabase { id, .. }) => {
+            format!("{INTENT}database.{id}")
+        }
+        (None, _) => format!("{INTENT}-"),
+    }
+}
+
 fn applied(changes: &mut Vec<RecordChange>, ddl: &Ddl, catalog: &Catalog) -> Result<()> {
+    changes.push(RecordChange::Delete(intent_key(ddl)));
     match ddl {
         Ddl::CreateDatabase(Database { id, .. }) | Ddl::DropDatabase { id, .. } => {
             let key = format!("{DATABASE}{id}");
@@ -290,7 +304,6 @@ fn applied(changes: &mut Vec<RecordChange>, ddl: &Ddl, catalog: &Catalog) -> Res
                     changes.push(RecordChange::Delete(format!("{ADOPTED}{id}")));
                 }
             }
-            changes.push(RecordChange::Delete(format!("{INTENT}{id}")));
         }
     }
     Ok(())
@@ -320,7 +333,7 @@ impl Checkpoint {
             match prefix {
                 POSITION => drop(checkpoint.positions.insert(PChannel(id.into()), decode(key, value)?)),
                 SENT_HIGH => drop(checkpoint.sent_high.insert(VChannel(id.into()), decode(key, value)?)),
-                INTENT => drop(checkpoint.intents.insert(decode(key, value)?)),
+                INTENT => checkpoint.intents.push(decode(key, value)?),
                 ADOPTED => drop(checkpoint.adopted.insert(decode(key, value)?)),
                 DATABASE => {
                     let database: Database = decode(key, value)?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::source::moment;
 use super::state::Checkpoint;
 use crate::milvus::tso::Tso;
+use crate::ops::apply::describe;
 use crate::pipeline::MqConfig;
 use crate::progress::human;
 use crate::sources;
@@ -42,8 +43,8 @@ pub struct Shown {
     pub databases: Vec<String>,
     /// Collections that were made on the target or adopted.
     pub collections: Vec<ShownCollection>,
-    /// The source's ids of collections whose creation had begun.
-    pub intents: Vec<i64>,
+    /// Steps of the catalog that had begun.
+    pub intents: Vec<String>,
 }
 
 /// Which source it is.
@@ -132,7 +133,7 @@ impl Shown {
             in_doubt: in_doubt.map(|(shard, high)| (shard.to_string(), Time::from(*high))).collect(),
             databases: checkpoint.applied.databases.values().map(|database| database.name.clone()).collect(),
             collections: collections.collect(),
-            intents: checkpoint.intents.iter().map(|id| id.0).collect(),
+            intents: checkpoint.intents.iter().map(describe).collect(),
         }
     }
 
@@ -199,8 +200,8 @@ impl Shown {
             let counts = format!("{} partition(s), {} index(es)", partitions.len(), indexes.len());
             line("collection", format!("{name} (id {id}): {counts}{state}"));
         }
-        for id in &self.intents {
-            line("intent", format!("collection {id} was about to be created"));
+        for step in &self.intents {
+            line("begun", step.clone());
         }
         text
     }

@@ -30,8 +30,8 @@ pub struct Checkpoint {
     pub applied: Catalog,
     /// Collections that were there before and were adopted.
     pub adopted: BTreeSet<CollectionId>,
-    /// Collections whose creation had begun.
-    pub intents: BTreeSet<CollectionId>,
+    /// Steps of the catalog that had begun, at most one for each collection. Each may be on the target or not.
+    pub intents: Vec<Ddl>,
 }
 
 impl Checkpoint {
@@ -65,11 +65,12 @@ pub enum Update {
     Began(Tso),
     /// What is known of the source from now on.
     Source(Source),
-    /// This collection is about to be created.
-    Intent(CollectionId),
+    /// This step of the catalog is about to begin.
+    Intent(Ddl),
     /// This collection was found on the target and adopted.
     Adopted(CollectionId),
-    /// This step of the catalog has been brought about; the catalog after it.
+    /// This step of the catalog has been brought about, or cannot be undone any more; the catalog after it. Ends the
+    /// intent to do it.
     Applied(Ddl, Arc<Catalog>),
     /// Nothing is in flight and nothing will be sent.
     Clean,

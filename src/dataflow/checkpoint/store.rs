@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use rocksdb::{DB, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions};
 
-use super::records::{RecordChange, Records};
+use super::super::unprotected;
+use super::records::{CALLS_UNTIL, FRONTIER, RecordChange, Records};
 use super::writer::Storage;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 
 const MAKE_ROOM: &str = "make room, then start again: nothing is lost";
 
@@ -87,7 +89,8 @@ impl Storage for Store {
             }
         }
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        let killed_unsynced = unsynced_point(changes).filter(|point| failpoint::is_armed(*point));
+        options.set_sync(killed_unsynced.is_none() && !unprotected::is_on());
         self.db.write_opt(batch, &options).map_err(|cause| {
             let place = self.describe();
             if is_full(&cause) {
@@ -96,8 +99,20 @@ impl Storage for Store {
                 Error::new(Kind::Checkpoint, format!("can't write to {place}: {cause}"))
                     .hint("mend the disk, then start again: nothing is lost")
             }
-        })
+        })?;
+        let Some(point) = killed_unsynced else { return Ok(()) };
+        failpoint::pass(point);
+        self.db.flush_wal(true).map_err(|cause| open_error(&self.folder, cause))
     }
+}
+
+/// The fail point between such a write and its sync.
+fn unsynced_point(changes: &[RecordChange]) -> Option<Point> {
+    changes.iter().find_map(|change| match change {
+        RecordChange::Put(key, _) if key == CALLS_UNTIL => Some(Point::SentHighUnsynced),
+        RecordChange::Put(key, _) if key == FRONTIER => Some(Point::CommitUnsynced),
+        _ => None,
+    })
 }
 
 /// Deletes the state in `folder`, and the folder if nothing else is in it. No [`Store`] may have it open.

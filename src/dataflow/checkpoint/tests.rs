@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ fn pipeline(name: &str, root: &str) -> Pipeline {
 }
 
 fn open(folder: &Path, name: &str, root: &str) -> Result<(Writer, Checkpoint)> {
-    super::open(folder, &pipeline(name, root))
+    super::open(Store::open(folder)?, &pipeline(name, root))
 }
 
 fn channel(name: &str) -> PChannel {
@@ -71,7 +71,7 @@ fn what_was_written_is_read_again() {
     let vchannel = VChannel("a_1_7v0".into());
     writer
         .write(vec![
-            Update::Intent(CollectionId(7)),
+            Update::Intent(Ddl::CreateCollection(Arc::new(collection(7)))),
             Update::SentHigh(vec![(vchannel.clone(), Tso(50))], 1234),
             Update::Frontier(Tso(40), positions),
         ])
@@ -80,7 +80,7 @@ fn what_was_written_is_read_again() {
     let read = reopen(folder.path());
     assert_eq!(read.frontier, Some(Tso(40)));
     assert_eq!(read.positions.len(), 2);
-    assert_eq!(read.intents, BTreeSet::from([CollectionId(7)]));
+    assert_eq!(read.intents, [Ddl::CreateCollection(Arc::new(collection(7)))]);
     assert_eq!((read.calls_until, read.clean), (1234, false));
     assert_eq!(read.in_doubt_up_to(&vchannel), Tso(50));
 
@@ -103,8 +103,17 @@ fn what_was_written_is_read_again() {
     let (writer, _) = open(folder.path(), "orders", "here").unwrap();
     let name = CollectionName { database: "default".into(), collection: "c".into() };
     let drop_it = Ddl::DropCollection { id: CollectionId(7), name };
-    writer.write(vec![Update::Applied(drop_it, Arc::default())]).unwrap();
+    let gone = Update::Applied(drop_it.clone(), Arc::default());
+    writer.write(vec![gone.clone(), Update::Intent(drop_it.clone())]).unwrap();
     drop(writer);
+    let read = reopen(folder.path());
+    assert!(read.applied.collections.is_empty(), "nobody knows the rows of what is about to be dropped");
+    assert_eq!(read.intents, [drop_it], "but it is still to be dropped");
+
+    let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+    writer.write(vec![gone]).unwrap();
+    drop(writer);
+    assert!(reopen(folder.path()).intents.is_empty());
     assert!(reopen(folder.path()).applied.collections.is_empty());
 }
 
@@ -156,7 +165,7 @@ fn full() -> (tempfile::TempDir, Records) {
             Update::Frontier(Tso(40), BTreeMap::from([(channel("a_1"), Position(vec![1]))])),
             Update::Applied(Ddl::CreateDatabase(database), Arc::clone(&applied)),
             Update::Applied(Ddl::CreateCollection(Arc::new(collection(7))), applied),
-            Update::Intent(CollectionId(8)),
+            Update::Intent(Ddl::CreateCollection(Arc::new(collection(8)))),
             Update::Adopted(CollectionId(7)),
             Update::SentHigh(vec![(VChannel("a_1_7v0".into()), Tso(50))], 1234),
         ])
@@ -281,7 +290,8 @@ fn a_second_place_holds_the_same_and_a_checkpoint_is_read_from_it() {
     writer.write(vec![Update::SentHigh(vec![(VChannel("a_1_7v0".into()), Tso(50))], 12)]).unwrap();
     writer.write(vec![Update::Frontier(Tso(41), positions("a_2")), Update::Clean]).unwrap();
     gone.store(true, Ordering::Relaxed);
-    let error = writer.write(vec![Update::Intent(CollectionId(1))]).unwrap_err();
+    let error =
+        writer.write(vec![Update::Intent(Ddl::CreateCollection(Arc::new(collection(1))))]).unwrap_err();
     assert!(error.message().contains("the second place is gone"), "{error}");
     gone.store(false, Ordering::Relaxed);
     let error = writer.write(vec![Update::Clean]).unwrap_err();
@@ -293,8 +303,8 @@ fn a_second_place_holds_the_same_and_a_checkpoint_is_read_from_it() {
     assert_eq!((there.frontier, there.clean), (Some(Tso(41)), true));
     assert_eq!(there.positions, positions("a_2"));
     let here = reopen(folder.path());
-    assert_eq!(here.intents, BTreeSet::from([CollectionId(1)]), "the first place is written first");
-    assert_eq!(Checkpoint { intents: BTreeSet::new(), ..here }, there);
+    assert_eq!(here.intents.len(), 1, "the first place is written first");
+    assert_eq!(Checkpoint { intents: Vec::new(), ..here }, there);
 }
 
 #[test]

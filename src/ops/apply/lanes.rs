@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::pace::Pace;
 use crate::error::{Disposition, Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{CollectionName, Ddl};
 use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
@@ -26,8 +27,11 @@ const BACKOFF_MOST: Duration = Duration::from_secs(5);
 /// How often rows are sent again to a collection or partition that is said not to be there: for about ten seconds.
 const NOT_FOUND_TRIES: u32 = 8;
 
-/// How far ahead of need `sent_high` is recorded, in time of the rows and of the clock.
+/// How far ahead of need `sent_high` is recorded, in time of the rows.
 const AHEAD: Duration = Duration::from_secs(2);
+
+/// The same in time of the clock. A start after a crash waits this long beyond the calls' deadline, at most.
+const AHEAD_OF_CLOCK: Duration = Duration::from_secs(1);
 
 /// Added to a call's deadline before its outcome is taken as settled.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -65,6 +69,8 @@ pub struct Limits {
     pub max_calls: usize,
     /// How long a call may take.
     pub call_deadline: Duration,
+    /// Whether what is sent is recorded first; `false` only to measure what that costs.
+    pub protected: bool,
     /// Where the chance in pauses begins, which keeps callers of one target from coming back all at once.
     pub seed: u64,
 }
@@ -78,6 +84,10 @@ pub struct Lanes {
     flights: BTreeMap<CallId, Flight>,
     spans: VecDeque<SpanState>,
     next_span: u64,
+    /// Of the spans before this one something was sent, of a later one nothing: they are finished also if it is to end. A
+    /// span whose turn came first may wait behind a step or a pause while later ones go out.
+    begun: u64,
+    next_item: u64,
     next_call: u64,
     queued_bytes: u64,
     recorded: HashMap<VChannel, Tso>,
@@ -106,6 +116,8 @@ struct Queue {
 
 struct Item {
     span: u64,
+    /// Its place among all work.
+    number: u64,
     work: Work,
     attempt: u32,
     not_before: Option<Instant>,
@@ -120,7 +132,6 @@ struct Flight {
 struct SpanState {
     id: u64,
     left: usize,
-    begun: bool,
 }
 
 impl Lanes {
@@ -135,6 +146,8 @@ impl Lanes {
             flights: BTreeMap::new(),
             spans: VecDeque::new(),
             next_span: 0,
+            begun: 0,
+            next_item: 0,
             next_call: 0,
             queued_bytes: 0,
             recorded,
@@ -149,11 +162,18 @@ impl Lanes {
     pub fn push(&mut self, span: SpanWork) -> u64 {
         let id = self.next_span;
         self.next_span += 1;
-        self.spans.push_back(SpanState { id, left: span.work.len(), begun: false });
+        self.spans.push_back(SpanState { id, left: span.work.len() });
         for work in span.work {
             self.queued_bytes += work.bytes();
             let queue = self.queues.entry(work.queue()).or_insert_with(Queue::new);
-            queue.items.push_back(Item { span: id, work, attempt: 0, not_before: None });
+            queue.items.push_back(Item {
+                span: id,
+                number: self.next_item,
+                work,
+                attempt: 0,
+                not_before: None,
+            });
+            self.next_item += 1;
         }
         id
     }
@@ -174,10 +194,16 @@ impl Lanes {
     pub fn next(&mut self, now: Instant, unix_now: u64) -> Vec<Action> {
         self.settle();
         let mut actions = Vec::new();
-        if self.hold_until.is_some_and(|until| now < until) || self.stop == Stop::AfterCalls {
+        if self.hold_until.is_some_and(|until| now < until) {
+            failpoint::pass(Point::ResumeWaiting);
             return actions;
         }
-        self.hold_until = None;
+        if self.stop == Stop::AfterCalls {
+            return actions;
+        }
+        if self.hold_until.take().is_some() {
+            failpoint::pass(Point::ResumeReplay);
+        }
         let deadline = millis(self.limits.call_deadline);
         let mut unrecorded = false;
         // Oldest span first, so that the frontier moves.
@@ -188,6 +214,10 @@ impl Lanes {
             .collect();
         order.sort();
         for (_, name) in order {
+            if self.flights.values().any(|flight| flight.queue == name && !flight.item.work.is_batch()) {
+                // A step is under way, and holds back everything behind it.
+                continue;
+            }
             let mut blocked: HashSet<VChannel> = HashSet::new();
             let mut index = 0;
             while self.flights.len() < self.pace.limit() {
@@ -199,7 +229,12 @@ impl Lanes {
                 let waits = item.not_before.is_some_and(|at| now < at);
                 match &item.work {
                     Work::Ddl(ddl) => {
-                        if index > 0 || waits || queue.in_flight > 0 || !self.may_run(ddl) {
+                        if index > 0 || waits || queue.in_flight > 0 || !self.may_run(ddl, item.number) {
+                            break;
+                        }
+                        // It may be alive as long as any other call, and must not come after a later run's.
+                        if self.limits.protected && unix_now + deadline > self.recorded_until {
+                            unrecorded = true;
                             break;
                         }
                     }
@@ -207,8 +242,8 @@ impl Lanes {
                         let free = !waits
                             && !blocked.contains(&batch.vchannel)
                             && !self.flights.values().any(|flight| flight.conflicts(batch));
-                        let covered =
-                            self.recorded.get(&batch.vchannel).is_some_and(|high| batch.high <= *high)
+                        let covered = !self.limits.protected
+                            || self.recorded.get(&batch.vchannel).is_some_and(|high| batch.high <= *high)
                                 && unix_now + deadline <= self.recorded_until;
                         if !free || !covered {
                             unrecorded |= free;
@@ -234,11 +269,12 @@ impl Lanes {
     fn send(&mut self, name: &str, index: usize, now: Instant) -> Option<Action> {
         let queue = self.queues.get_mut(name)?;
         let item = queue.items.remove(index)?;
+        if item.attempt > 0 && item.work.is_batch() {
+            failpoint::pass(Point::CallAgain);
+        }
         queue.in_flight += 1;
         self.queued_bytes -= item.work.bytes();
-        if let Some(span) = self.spans.iter_mut().find(|span| span.id == item.span) {
-            span.begun = true;
-        }
+        self.begun = self.begun.max(item.span + 1);
         let id = CallId(self.next_call);
         self.next_call += 1;
         let action = match &item.work {
@@ -249,23 +285,31 @@ impl Lanes {
         Some(action)
     }
 
-    /// A database can go only once nothing of it is left to do.
-    fn may_run(&self, ddl: &Ddl) -> bool {
-        let Ddl::DropDatabase { name, .. } = ddl else { return true };
-        let prefix = format!("{name}.");
-        !self.queues.iter().any(|(queue, state)| {
-            queue.starts_with(&prefix) && (state.in_flight > 0 || !state.items.is_empty())
-        })
+    /// Whether a step has to wait for none in another queue: a database goes once all that came before in it is done, and
+    /// its collections come once it is there. `number` is the step's own.
+    fn may_run(&self, ddl: &Ddl, number: u64) -> bool {
+        let is_before = |queue: &str| match ddl {
+            Ddl::DropDatabase { name, .. } => {
+                queue.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('.'))
+            }
+            Ddl::CreateCollection(collection) => queue.strip_suffix('/') == Some(&*collection.name.database),
+            _ => false,
+        };
+        let mut waiting =
+            self.queues.iter().flat_map(|(name, queue)| queue.items.iter().map(move |item| (name, item)));
+        let mut flying = self.flights.values().map(|flight| (&flight.queue, &flight.item));
+        !waiting.any(|(queue, item)| item.number < number && is_before(queue))
+            && !flying.any(|(queue, item)| item.number < number && is_before(queue))
     }
 
     fn has_begun(&self, span: u64) -> bool {
-        self.spans.iter().any(|state| state.id == span && state.begun)
+        span < self.begun
     }
 
     /// Whether what is recorded will soon not cover what is queued: then it is renewed before anything waits.
     fn running_short(&self, unix_now: u64) -> bool {
-        let soon = unix_now + millis(self.limits.call_deadline) + millis(AHEAD) / 2;
-        !self.flights.is_empty() && self.recorded_until < soon
+        let soon = unix_now + millis(self.limits.call_deadline) + millis(AHEAD_OF_CLOCK) / 2;
+        self.limits.protected && !self.flights.is_empty() && self.recorded_until < soon
     }
 
     fn record(&self, unix_now: u64) -> Action {
@@ -278,7 +322,7 @@ impl Lanes {
                 *high = batch.high.after(AHEAD).max(*high);
             }
         }
-        let until = unix_now + millis(self.limits.call_deadline) + 2 * millis(AHEAD);
+        let until = unix_now + millis(self.limits.call_deadline) + millis(AHEAD_OF_CLOCK);
         Action::Record(highs.into_iter().collect(), until)
     }
 
@@ -307,6 +351,9 @@ impl Lanes {
                 }
                 if let Some(span) = self.spans.iter_mut().find(|span| span.id == item.span) {
                     span.left -= 1;
+                    if span.left > 0 {
+                        failpoint::pass(Point::SpanPart);
+                    }
                 }
                 self.settle();
                 let done = match item.work {
@@ -333,10 +380,12 @@ impl Lanes {
         let pause = match disposition {
             Disposition::Retry => backoff(&mut self.chance, item.attempt),
             Disposition::Wait => backoff(&mut self.chance, item.attempt.max(5)),
-            // A step of the catalog may be repeated at once; rows must not overtake themselves.
+            // Nothing may overtake itself: a lost call that takes effect late would undo what came after it.
             Disposition::Resolve => match &mut item.work {
-                Work::Ddl(_) => backoff(&mut self.chance, item.attempt),
+                // It is several calls, the last of which may have gone out just now.
+                Work::Ddl(_) => self.limits.call_deadline + SETTLE,
                 Work::Batch(batch) => {
+                    failpoint::pass(Point::CallInDoubt);
                     if let Err(error) = batch.make_repeatable() {
                         return Outcome { fatal: Some(error), ..Outcome::default() };
                     }
@@ -394,14 +443,14 @@ impl Lanes {
         self.flights.is_empty()
             && match self.stop {
                 Stop::No => false,
-                Stop::AfterSpans => !self.spans.iter().any(|span| span.begun && span.left > 0),
+                Stop::AfterSpans => !self.spans.iter().any(|span| span.id < self.begun && span.left > 0),
                 Stop::AfterCalls => true,
             }
     }
 
     /// Whether the target holds all of some spans and nothing of any other.
     pub fn is_consistent(&self) -> bool {
-        self.flights.is_empty() && !self.spans.iter().any(|span| span.begun && span.left > 0)
+        self.flights.is_empty() && !self.spans.iter().any(|span| span.id < self.begun && span.left > 0)
     }
 }
 

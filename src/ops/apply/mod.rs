@@ -24,6 +24,7 @@ use super::coalesce::SpanWork;
 use crate::dataflow::checkpoint::{Checkpoint, Update, Writer};
 use crate::dataflow::shared::Shared;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Catalog, CollectionId, Ddl};
 use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
@@ -102,11 +103,15 @@ pub fn apply<'scope>(
             let now = world.now();
             while let Ok(event) = events.try_recv() {
                 match event {
-                    Event::Recorded(highs, until, Ok(())) => lanes.recorded(highs, until),
+                    Event::Recorded(highs, until, Ok(())) => {
+                        lanes.recorded(highs, until);
+                        failpoint::pass(Point::SentHighRecorded);
+                    }
                     Event::Recorded(_, _, Err(error)) => shared.fail(error),
                     Event::Ended(id, result) => {
                         let outcome = lanes.ended(id, result, now);
                         if let Some(batch) = outcome.done {
+                            failpoint::pass(Point::CallAcknowledged);
                             shared.progress.applied(&batch);
                         }
                         if let Some(reason) = outcome.waiting {
@@ -140,15 +145,26 @@ pub fn apply<'scope>(
                         let events_in = events_in.clone();
                         let notify = notify.clone();
                         let write = batch.write.clone();
-                        let over = world.sleep(deadline);
+                        let clock = Arc::clone(&world);
                         world.spawn(Box::pin(async move {
-                            let result = match select(sink.write(&write, deadline), over).await {
-                                Either::Left((result, _)) => result,
-                                Either::Right(_) => Err(Error::new(
-                                    Kind::InDoubt,
-                                    format!("no answer within {deadline:?} to a call for {}", write.collection.name),
-                                )),
+                            failpoint::pass(Point::CallBefore);
+                            // What is recorded covers the time from the decision on, not from when the task had its turn.
+                            let left = (now + deadline).saturating_duration_since(clock.now());
+                            let name = &write.collection.name;
+                            let result = if left.is_zero() {
+                                let text = format!("a call for {name} had no turn within {deadline:?}");
+                                Err(Error::new(Kind::Unavailable, text))
+                            } else {
+                                let call = failpoint::meanwhile(Point::CallSent, sink.write(&write, left));
+                                match select(Box::pin(call), clock.sleep(left)).await {
+                                    Either::Left((result, _)) => result,
+                                    Either::Right(_) => {
+                                        let text = format!("no answer within {deadline:?} to a call for {name}");
+                                        Err(Error::new(Kind::InDoubt, text))
+                                    }
+                                }
                             };
+                            failpoint::pass(Point::CallAnswered);
                             send(&events_in, Event::Ended(id, result), &notify);
                         }));
                     }
@@ -164,7 +180,9 @@ pub fn apply<'scope>(
                     Action::Record(highs, until) => {
                         let events_in = events_in.clone();
                         let notify = notify.clone();
+                        failpoint::pass(Point::SentHighBefore);
                         apply.writer.submit(vec![Update::SentHigh(highs.clone(), until)], move |result| {
+                            failpoint::pass(Point::SentHighDurable);
                             send(&events_in, Event::Recorded(highs, until, result), &notify);
                         });
                     }
@@ -172,6 +190,7 @@ pub fn apply<'scope>(
             }
             let first = lanes.first_incomplete();
             while holds.front().is_some_and(|(id, _)| *id < first) {
+                failpoint::pass(Point::SpanDone);
                 holds.pop_front();
             }
             shared.set_load(&lanes);
@@ -193,6 +212,8 @@ struct Steps {
     sink: Arc<dyn Sink>,
     writer: Writer,
     adopt: bool,
+    protected: bool,
+    deadline: Duration,
     state: Mutex<State>,
 }
 
@@ -206,13 +227,15 @@ impl Steps {
     fn new(apply: &Apply) -> Steps {
         let state = State {
             applied: apply.checkpoint.applied.clone(),
-            intents: apply.checkpoint.intents.iter().copied().collect(),
+            intents: apply.checkpoint.intents.iter().filter_map(Ddl::collection).collect(),
             adopted: apply.checkpoint.adopted.iter().copied().collect(),
         };
         Steps {
             sink: Arc::clone(&apply.sink),
             writer: apply.writer.clone(),
             adopt: apply.adopt,
+            protected: apply.limits.protected,
+            deadline: apply.limits.call_deadline,
             state: Mutex::new(state),
         }
     }
@@ -222,36 +245,62 @@ impl Steps {
         if !is_default {
             tracing::info!("{}", describe(ddl));
         }
+        failpoint::pass(Point::DdlBefore);
         let adopted = ddl.collection().is_some_and(|id| self.has_adopted(id));
-        match ddl {
-            Ddl::CreateCollection(collection) => {
-                let ours = self.lock(|state| {
-                    state.intents.contains(&collection.id)
-                        || state.applied.collections.contains_key(&collection.id)
-                });
-                if !ours && self.sink.find(&collection.name).await? == Found::Collection {
-                    check_adoption(&*self.sink, self.adopt, collection).await?;
-                    self.record(vec![Update::Adopted(collection.id)]).await?;
-                    self.lock(|state| state.adopted.insert(collection.id));
-                } else if !ours {
-                    // Found there after a crash, it must be known to be ours.
-                    self.record(vec![Update::Intent(collection.id)]).await?;
-                    self.lock(|state| state.intents.insert(collection.id));
-                }
-                self.sink.apply(ddl).await?;
+        if let Ddl::CreateCollection(collection) = ddl {
+            let ours = self.lock(|state| {
+                state.intents.contains(&collection.id)
+                    || state.applied.collections.contains_key(&collection.id)
+            });
+            if !ours && self.sink.find(&collection.name).await? == Found::Collection {
+                check_adoption(&*self.sink, self.adopt, collection).await?;
+                failpoint::pass(Point::AdoptBefore);
+                self.record(vec![Update::Adopted(collection.id)]).await?;
+                failpoint::pass(Point::AdoptRecorded);
+                self.lock(|state| state.adopted.insert(collection.id));
             }
-            Ddl::DropCollection { name, .. } | Ddl::DropPartition { name, .. } if adopted => {
-                tracing::warn!(
-                    "{name} was there before this pipeline, so what was dropped at the source is kept on the target"
-                );
-            }
-            _ => self.sink.apply(ddl).await?,
         }
-        let catalog = self.lock(|state| {
+        let is_drop = matches!(ddl, Ddl::DropCollection { .. } | Ddl::DropPartition { .. });
+        if is_drop && adopted {
+            let name = ddl.collection_name().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                "{name} was there before this pipeline, so what was dropped at the source is kept on the target"
+            );
+        } else {
+            self.begin(ddl, is_drop).await?;
+            self.sink.apply(ddl, self.deadline).await?;
+        }
+        failpoint::pass(Point::DdlApplied);
+        self.record(vec![Update::Applied(ddl.clone(), self.applied(ddl))]).await?;
+        failpoint::pass(Point::DdlRecorded);
+        Ok(())
+    }
+
+    /// Puts on record that `ddl` is about to begin: a start after a crash finishes it, so that what is on the target is
+    /// what the record says.
+    async fn begin(&self, ddl: &Ddl, is_drop: bool) -> Result<()> {
+        if !self.protected {
+            return Ok(());
+        }
+        let mut updates = vec![Update::Intent(ddl.clone())];
+        if is_drop {
+            // Rows from before the drop come again after a crash, and would look in vain for what is gone. So it is
+            // gone from the catalog first, and then nobody knows these rows.
+            updates.insert(0, Update::Applied(ddl.clone(), self.applied(ddl)));
+        }
+        failpoint::pass(Point::IntentBefore);
+        self.record(updates).await?;
+        failpoint::pass(Point::IntentRecorded);
+        self.lock(|state| state.intents.extend(ddl.collection()));
+        Ok(())
+    }
+
+    /// The catalog with `ddl` brought about.
+    fn applied(&self, ddl: &Ddl) -> Arc<Catalog> {
+        self.lock(|state| {
             applied_after(&mut state.applied, ddl);
             Arc::new(state.applied.clone())
-        });
-        self.record(vec![Update::Applied(ddl.clone(), catalog)]).await
+        })
     }
 
     fn has_adopted(&self, collection: CollectionId) -> bool {

@@ -139,6 +139,32 @@ fn every_key_can_be_written_as_in_its_example() {
     assert_eq!(pipeline.delivery.memory, 1 << 30);
     assert_eq!(pipeline.delivery.max_calls, 8);
     assert_eq!(pipeline.delivery.checkpoint_interval, Duration::from_secs(2));
+    let ownership = pipeline.ownership.unwrap();
+    assert_eq!((ownership.etcd.len(), ownership.prefix.as_str()), (3, "/teams/search/migrans/"));
+    assert_eq!((ownership.ttl, ownership.settle), (Duration::from_secs(10), Duration::from_secs(10)));
+    assert_eq!(ownership.etcd_password, Some(Secret("hidden".to_owned())));
+}
+
+#[test]
+fn an_ownership_is_as_short_as_it_is_written_and_in_whole_seconds() {
+    assert!(parse(MINIMAL).unwrap().ownership.is_none());
+    let with = |keys: &str| parse(&format!("{}\n[ownership]\n{keys}\n", MINIMAL));
+    let ownership = with("etcd = [\"http://o:1\"]").unwrap().ownership.unwrap();
+    assert_eq!((ownership.ttl, ownership.settle), (Duration::from_secs(3), Duration::from_secs(4)));
+    assert_eq!(ownership.prefix, "/migrans/");
+    for (keys, message) in [
+        ("", "missing key \"etcd\" in [ownership]"),
+        ("etcd = [\"http://o:1\"]\nttl = \"2500ms\"", "is not in whole seconds"),
+        ("etcd = [\"http://o:1\"]\nttl = \"1s\"", "ttl"),
+        ("etcd = [\"http://o:1\"]\netcd_username = \"u\"", "is set without \"etcd_password\""),
+        (
+            "etcd = [\"http://o:1\"]\n[ownership.etcd_tls]\nca = \"ca.pem\"",
+            "but an address begins with http://",
+        ),
+    ] {
+        let error = with(keys).unwrap_err();
+        assert!(error.report().contains(message), "{keys}: {}", error.report());
+    }
 }
 
 #[test]

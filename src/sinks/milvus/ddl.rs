@@ -9,17 +9,20 @@ use std::time::{Duration, Instant};
 
 use super::compare;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Collection, CollectionName, Database, Ddl, Index, Load};
 use crate::milvus::proto::common::LoadState;
 use crate::milvus::proto::milvus as pb;
 use crate::proxy::{Client, none_if_missing, request};
 use prost::Message as _;
 
-/// How long one call may take, and how long its effect may take to show.
+/// How long the effect of a call may take to show.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The first wait before a step is tried again whose failure Milvus did not explain; the next are longer.
 const PAUSE: Duration = Duration::from_millis(500);
 const ATTEMPTS: u32 = 4;
+/// The same for what is said not to be there: for about fifteen seconds.
+const NOT_FOUND_ATTEMPTS: u32 = 6;
 const DEFAULT_DATABASE: &str = "default";
 const DEFAULT_PARTITION: &str = "_default";
 
@@ -28,8 +31,8 @@ const DEFAULT_PARTITION: &str = "_default";
 /// # Errors
 /// `Conflict` if something else stands under the name, `Refused` if the server says no, also if it says so in words
 /// that don't tell whether it always will, but keeps saying it.
-pub(super) async fn apply(client: &Client, ddl: &Ddl) -> Result<()> {
-    let steps = Steps { client };
+pub(super) async fn apply(client: &Client, ddl: &Ddl, deadline: Duration) -> Result<()> {
+    let steps = Steps { client, deadline };
     patiently(|| steps.apply(ddl)).await
 }
 
@@ -48,7 +51,13 @@ where
 {
     for attempt in 1.. {
         match step().await {
-            Err(error) if error.kind() == Kind::InDoubt => {
+            // What a step is about comes before it, so it is there: a proxy answers from what it remembers for a
+            // moment after a partition was created (seen on 2.3.5).
+            Err(error) if error.kind() == Kind::NotFound && attempt < NOT_FOUND_ATTEMPTS => {
+                tracing::warn!(attempt, error = %error, "the target does not know it yet, trying again");
+                tokio::time::sleep(PAUSE * 2u32.pow(attempt - 1)).await;
+            }
+            Err(error) if error.kind() == Kind::InDoubt && !was_lost(&error) => {
                 if attempt == ATTEMPTS {
                     let message = format!("{} (so {ATTEMPTS} times)", error.message());
                     return Err(Error::new(Kind::Refused, message));
@@ -62,8 +71,15 @@ where
     Err(Error::new(Kind::Internal, "ran out of attempts"))
 }
 
+/// Whether a call ended without an answer of Milvus: it may take effect yet, so that nothing may follow it at once.
+fn was_lost(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<tonic::Status>())
+}
+
 struct Steps<'a> {
     client: &'a Client,
+    /// How long each call may take.
+    deadline: Duration,
 }
 
 impl Steps<'_> {
@@ -95,7 +111,9 @@ impl Steps<'_> {
         let message =
             pb::CreateDatabaseRequest { db_name: database.name.clone(), properties, ..Default::default() };
         let what = format!("creating database {}", database.name);
-        self.client.call(&what, self.client.rpc().create_database(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().create_database(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, || self.has_database(&database.name)).await
     }
 
@@ -105,8 +123,10 @@ impl Steps<'_> {
         }
         let message = pb::DropDatabaseRequest { db_name: name.to_owned(), ..Default::default() };
         let what = format!("dropping database {name}");
-        let dropped =
-            self.client.call(&what, self.client.rpc().drop_database(request(message, DEADLINE))).await;
+        let dropped = self
+            .client
+            .change(&what, self.client.rpc().drop_database(request(message, self.deadline)), self.deadline)
+            .await;
         dropped.map_err(|error| match error.message().contains("not empty") {
             true => {
                 Error::new(Kind::Conflict, format!("database {name} at {} is not empty", self.client.uri()))
@@ -143,7 +163,14 @@ impl Steps<'_> {
                 ..Default::default()
             };
             let what = format!("creating collection {name}");
-            self.client.call(&what, self.client.rpc().create_collection(request(message, DEADLINE))).await?;
+            self.client
+                .change(
+                    &what,
+                    self.client.rpc().create_collection(request(message, self.deadline)),
+                    self.deadline,
+                )
+                .await?;
+            failpoint::pass(Point::DdlUnchecked);
         }
         let Some(described) = self.client.describe(name).await? else {
             return Err(Error::new(
@@ -180,7 +207,9 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("dropping collection {name}");
-        self.client.call(&what, self.client.rpc().drop_collection(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().drop_collection(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, || async { Ok(self.client.describe(name).await?.is_none()) }).await
     }
 
@@ -201,7 +230,9 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("creating partition {partition} of {name}");
-        self.client.call(&what, self.client.rpc().create_partition(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().create_partition(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, is_there).await
     }
 
@@ -222,7 +253,9 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("dropping partition {partition} of {name}");
-        self.client.call(&what, self.client.rpc().drop_partition(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().drop_partition(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, is_gone).await
     }
 
@@ -234,7 +267,7 @@ impl Steps<'_> {
         };
         let what = format!("describing the indexes of {name}");
         let mut rpc = self.client.rpc();
-        let call = rpc.describe_index(request(message, DEADLINE));
+        let call = rpc.describe_index(request(message, self.deadline));
         let Some(described) = none_if_missing(self.client.call(&what, call).await)? else { return Ok(false) };
         let mut found = described.index_descriptions.iter();
         Ok(found.any(|found| found.index_name == index.name && found.field_name == index.field))
@@ -251,7 +284,9 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("creating index {} on field `{}` of {name}", index.name, index.field);
-        self.client.call(&what, self.client.rpc().create_index(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().create_index(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, || self.has_index(name, index)).await
     }
 
@@ -271,7 +306,9 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("dropping index {} of {name}", index.name);
-        self.client.call(&what, self.client.rpc().drop_index(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().drop_index(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, || async { Ok(!self.has_index(name, index).await?) }).await
     }
 
@@ -309,7 +346,11 @@ impl Steps<'_> {
                     ..Default::default()
                 };
                 self.client
-                    .call(&what, self.client.rpc().load_collection(request(message, DEADLINE)))
+                    .change(
+                        &what,
+                        self.client.rpc().load_collection(request(message, self.deadline)),
+                        self.deadline,
+                    )
                     .await?;
                 self.until(&what, || async { Ok(is_loaded(self.client.load_state(name, &[]).await?)) }).await
             }
@@ -322,7 +363,11 @@ impl Steps<'_> {
                     ..Default::default()
                 };
                 self.client
-                    .call(&what, self.client.rpc().load_partitions(request(message, DEADLINE)))
+                    .change(
+                        &what,
+                        self.client.rpc().load_partitions(request(message, self.deadline)),
+                        self.deadline,
+                    )
                     .await?;
                 for partition in partitions {
                     let only = [partition.clone()];
@@ -341,7 +386,13 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("releasing collection {name}");
-        self.client.call(&what, self.client.rpc().release_collection(request(message, DEADLINE))).await?;
+        self.client
+            .change(
+                &what,
+                self.client.rpc().release_collection(request(message, self.deadline)),
+                self.deadline,
+            )
+            .await?;
         self.until(&what, || async { Ok(!is_loaded(self.client.load_state(name, &[]).await?)) }).await
     }
 
@@ -360,7 +411,13 @@ impl Steps<'_> {
                 ..Default::default()
             };
             let what = format!("releasing partition {partition} of {name}");
-            self.client.call(&what, self.client.rpc().release_partitions(request(message, DEADLINE))).await?;
+            self.client
+                .change(
+                    &what,
+                    self.client.rpc().release_partitions(request(message, self.deadline)),
+                    self.deadline,
+                )
+                .await?;
             self.until(&what, || async { Ok(!is_loaded(self.client.load_state(name, &only).await?)) })
                 .await?;
         }
@@ -382,7 +439,13 @@ impl Steps<'_> {
                 properties: wanted.clone(),
                 ..Default::default()
             };
-            self.client.call(&what, self.client.rpc().alter_collection(request(message, DEADLINE))).await?;
+            self.client
+                .change(
+                    &what,
+                    self.client.rpc().alter_collection(request(message, self.deadline)),
+                    self.deadline,
+                )
+                .await?;
         }
         let found = || async {
             let described = self.client.describe(name).await?;
@@ -409,6 +472,7 @@ impl Steps<'_> {
     {
         let end = Instant::now() + DEADLINE;
         let mut pause = Duration::from_millis(10);
+        failpoint::pass(Point::DdlUnchecked);
         while !is_so().await? {
             if Instant::now() >= end {
                 let message = format!("{what} at {} does not show after {DEADLINE:?}", self.client.uri());

@@ -14,8 +14,10 @@ use async_trait::async_trait;
 
 use super::{Found, Operation, Sink, Write};
 use crate::error::{Disposition, Error, Kind, Result};
+use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
 use crate::milvus::proto::milvus as pb;
+use crate::ownership::Fence;
 use crate::pipeline::MilvusTarget;
 use crate::proxy::expression;
 use crate::proxy::status::{self, Effect};
@@ -27,12 +29,12 @@ pub struct MilvusSink {
 }
 
 impl MilvusSink {
-    /// Connects, logs in and checks the version.
+    /// Connects, logs in and checks the version. Nothing is written once `fence` is closed.
     ///
     /// # Errors
     /// `Unavailable`, `Denied`, `Version`, or `PipelineFile` for settings that can't be used; all name the address.
-    pub async fn connect(config: &MilvusTarget) -> Result<MilvusSink> {
-        Ok(MilvusSink { client: Client::connect(&config.server(), Role::Target).await? })
+    pub async fn connect(config: &MilvusTarget, fence: Fence) -> Result<MilvusSink> {
+        Ok(MilvusSink { client: Client::connect(&config.server(), Role::Target, fence).await? })
     }
 
     /// Sends rows, in more than one request if they are too large for one.
@@ -46,6 +48,9 @@ impl MilvusSink {
         let mut pending = vec![batches.to_vec()];
         let mut is_first = true;
         while let Some(batches) = pending.pop() {
+            if !is_first {
+                failpoint::pass(Point::CallPart);
+            }
             let row_count: usize = batches.iter().map(RecordBatch::num_rows).sum();
             if row_count == 0 {
                 continue;
@@ -87,6 +92,9 @@ impl MilvusSink {
         let mut start = 0;
         while start < keys.len() {
             let expression = expression::delete(&key.name, keys, start)?;
+            if start > 0 {
+                failpoint::pass(Point::CallPart);
+            }
             start += expression.key_count;
             let what = format!(
                 "Delete of {} keys from {} at {}",
@@ -130,8 +138,8 @@ impl Sink for MilvusSink {
         }
     }
 
-    async fn apply(&self, ddl: &Ddl) -> Result<()> {
-        ddl::apply(&self.client, ddl).await
+    async fn apply(&self, ddl: &Ddl, deadline: Duration) -> Result<()> {
+        ddl::apply(&self.client, ddl, deadline).await
     }
 
     async fn find(&self, name: &CollectionName) -> Result<Found> {

@@ -1,17 +1,15 @@
 //! Against a real etcd (of the distribution: testbed/install.sh) that the tests fill themselves, with
 //! what was recorded from a real Milvus and with more of its kind.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType, RoleGrantPermissionResponse};
 use prost::Message;
-use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::*;
+use crate::etcd::testing::Etcd;
 use crate::milvus::catalog::PartitionId;
 use crate::milvus::proto::etcd::{CollectionInfo, PartitionInfo};
 use crate::milvus::proto::schema::{CollectionSchema, FieldSchema};
@@ -24,67 +22,13 @@ const META: &str = "by-dev/meta/";
 const SOON: Duration = Duration::from_secs(30);
 const TOMBSTONE: [u8; 3] = [0xe2, 0x9b, 0xbc];
 
-/// An etcd of our own.
-struct Etcd {
-    folder: TempDir,
-    ports: [u16; 2],
-    child: Child,
+/// An etcd of our own, with what a Milvus keeps in it.
+trait Filled {
+    async fn fill(&self);
+    fn config(&self) -> SourceConfig;
 }
 
-impl Etcd {
-    async fn start() -> Etcd {
-        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports = listeners.map(|listener| listener.local_addr().unwrap().port());
-        let folder = tempfile::tempdir().unwrap();
-        let child = Etcd::spawn(&folder, ports);
-        let etcd = Etcd { folder, ports, child };
-        etcd.ready().await;
-        etcd
-    }
-
-    fn spawn(folder: &TempDir, ports: [u16; 2]) -> Child {
-        let [client, peer] = ports.map(|port| format!("http://127.0.0.1:{port}"));
-        Command::new("etcd")
-            .args(["--name", "default", "--log-level", "error", "--data-dir"])
-            .arg(folder.path().join("data"))
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .env("ETCD_UNSUPPORTED_ARCH", "")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("no etcd to test with: run testbed/install.sh")
-    }
-
-    async fn ready(&self) {
-        let ready = async {
-            while async { self.client().await?.get("x", None).await }.await.is_err() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        timeout(SOON, ready).await.unwrap();
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    async fn start_again(&mut self) {
-        self.child = Etcd::spawn(&self.folder, self.ports);
-        self.ready().await;
-    }
-
-    fn address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports[0])
-    }
-
-    async fn client(&self) -> Result<Client, etcd_client::Error> {
-        let options = ConnectOptions::new().with_timeout(Duration::from_secs(5));
-        Client::connect([self.address()], Some(options)).await
-    }
-
+impl Filled for Etcd {
     async fn fill(&self) {
         let mut client = self.client().await.unwrap();
         for line in RECORDED.lines().filter(|line| !line.starts_with('#')) {
@@ -110,12 +54,6 @@ impl Etcd {
             start: Default::default(),
             positions: Default::default(),
         }
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
