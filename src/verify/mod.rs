@@ -263,7 +263,7 @@ impl<S: Fn(&CollectionName) -> bool + Send + Sync> Verification<S> {
             {
                 let context = Arc::clone(&self.context);
                 running.spawn(async move {
-                    let result = compare(&context, unit.clone()).await;
+                    let result = Box::pin(compare(&context, unit.clone())).await;
                     (unit, result)
                 });
             }
