@@ -35,7 +35,10 @@ impl Message {
 
 /// All topics. Clones are the same ones.
 #[derive(Clone, Default)]
-pub struct Topics(Arc<Mutex<BTreeMap<PChannel, Vec<(Tso, Message)>>>>);
+pub struct Topics(Arc<Mutex<Contents>>);
+
+/// Messages by topic, each with its time.
+type Contents = BTreeMap<PChannel, Vec<(Tso, Message)>>;
 
 impl Topics {
     /// Appends a message of this time.
@@ -71,7 +74,7 @@ impl Topics {
         largest.sum::<u64>()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PChannel, Vec<(Tso, Message)>>> {
+    fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,6 +85,7 @@ pub struct SimQueue {
     topics: Topics,
     credits: Arc<Credits>,
     open: Arc<Mutex<BTreeMap<PChannel, Opened>>>,
+    opens: Arc<Mutex<BTreeMap<PChannel, u64>>>,
 }
 
 struct Opened {
@@ -96,7 +100,13 @@ struct Opened {
 impl SimQueue {
     /// A reader of `topics`.
     pub fn new(topics: Topics, credits: Arc<Credits>) -> SimQueue {
-        SimQueue { topics, credits, open: Arc::default() }
+        SimQueue { topics, credits, open: Arc::default(), opens: Arc::default() }
+    }
+
+    /// How often the channel was opened that was opened most often: so often the same messages may be held.
+    pub fn opens(&self) -> u64 {
+        let opens = self.opens.lock().unwrap_or_else(PoisonError::into_inner);
+        opens.values().copied().max().unwrap_or(1)
     }
 
     /// Channels of which there is more to hand over.
@@ -162,6 +172,7 @@ impl LogSource for SimQueue {
             Start::Earliest | Start::Near(_) => 0,
         };
         self.credits.open(channel);
+        *self.opens.lock().unwrap_or_else(PoisonError::into_inner).entry(channel.clone()).or_default() += 1;
         let head = self.topics.lock().get(channel).map_or(0, Vec::len);
         self.lock().insert(channel.clone(), Opened { queue, next, tick: Tso::ZERO, head, told_head: false });
         receiver
