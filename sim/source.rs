@@ -420,8 +420,8 @@ impl Source {
         }
         let channel = &waiting[chance.random_range(0..waiting.len())];
         let pending = self.pending.entry(channel.clone()).or_default();
-        let (_, message) = pending.swap_remove(chance.random_range(0..pending.len()));
-        self.topics.append(channel, message);
+        let (ts, message) = pending.swap_remove(chance.random_range(0..pending.len()));
+        self.topics.append(channel, ts, message);
     }
 
     /// Puts a tick into some or all topics, and before it what it promises.
@@ -441,22 +441,22 @@ impl Source {
                 continue;
             }
             let pending = self.pending.entry(channel.clone()).or_default();
-            let mut due: Vec<Message> = Vec::new();
+            let mut due: Vec<(Tso, Message)> = Vec::new();
             pending.retain(|(ts, message)| {
                 let is_due = *ts <= tick;
                 if is_due {
-                    due.push(message.clone());
+                    due.push((*ts, message.clone()));
                 }
                 !is_due
             });
             while !due.is_empty() {
-                let message = due.swap_remove(chance.random_range(0..due.len()));
-                self.topics.append(&channel, message);
+                let (ts, message) = due.swap_remove(chance.random_range(0..due.len()));
+                self.topics.append(&channel, ts, message);
             }
-            self.topics.append(&channel, Message::Tick(tick));
+            self.topics.append(&channel, tick, Message::Tick(tick));
             if chance.random_bool(self.habits.repeats) {
                 let backward = Tso(chance.random_range(1..=tick.0));
-                self.topics.append(&channel, Message::Tick(backward));
+                self.topics.append(&channel, backward, Message::Tick(backward));
             }
             self.ticks.insert(channel, tick);
         }
@@ -469,6 +469,14 @@ impl Source {
 
     /// What a read of the catalog shows that began after `tick` was seen.
     pub fn look(&mut self, tick: Option<Tso>) -> CatalogUpdate {
+        let mut update = self.shows(tick);
+        let is_new = self.wanted_sent.as_ref() != update.wanted.as_deref();
+        self.wanted_sent = update.wanted.as_deref().cloned();
+        update.wanted = update.wanted.filter(|_| is_new);
+        update
+    }
+
+    fn shows(&self, tick: Option<Tso>) -> CatalogUpdate {
         let selected = |collection: &&Collection| collection.name.collection.starts_with('c');
         let collections: BTreeMap<CollectionId, Collection> = self
             .catalog
@@ -487,11 +495,9 @@ impl Source {
             self.catalog.databases.keys().filter(|id| !databases.contains_key(id)).copied().collect();
         let ignored = self.catalog.collections.values().filter(|c| !selected(c)).map(|c| c.id).collect();
         let wanted = Catalog { databases, collections };
-        let is_new = self.wanted_sent.as_ref() != Some(&wanted);
-        self.wanted_sent = Some(wanted.clone());
         CatalogUpdate {
             upto: tick,
-            wanted: is_new.then(|| Arc::new(wanted)),
+            wanted: Some(Arc::new(wanted)),
             ignored: Arc::new(ignored),
             other_databases: Arc::new(others),
             drop_times: Arc::new(self.drop_times.clone()),
@@ -504,9 +510,8 @@ impl Source {
     }
 
     /// The selected part of the catalog now.
-    pub fn wanted(&mut self) -> Catalog {
-        self.forget_reader();
-        self.look(None).wanted.map_or_else(Catalog::default, |wanted| (*wanted).clone())
+    pub fn wanted(&self) -> Catalog {
+        self.shows(None).wanted.map_or_else(Catalog::default, |wanted| (*wanted).clone())
     }
 
     /// The time of the last request.

@@ -12,6 +12,7 @@ use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, RecordBatch};
 use async_trait::async_trait;
 use migrans::milvus::catalog::{Catalog, Collection, CollectionId, CollectionName, Ddl, Load};
+use migrans::ops::apply::describe;
 use migrans::sinks::{Found, Operation, Sink, Write};
 use migrans::{Error, Kind, Result};
 use rand::RngExt;
@@ -103,19 +104,18 @@ pub type Watch = Box<dyn Fn(&Write, Duration) -> Option<String> + Send + Sync>;
 pub struct SimTarget {
     tables: Arc<Mutex<Tables>>,
     world: SimWorld,
-    deadline: Duration,
     watch: Arc<Watch>,
     run: u32,
 }
 
 impl SimTarget {
-    /// A new run against `tables`, whose calls may take `deadline`.
-    pub fn new(tables: &Arc<Mutex<Tables>>, world: SimWorld, deadline: Duration, watch: Watch) -> SimTarget {
+    /// A new run against `tables`.
+    pub fn new(tables: &Arc<Mutex<Tables>>, world: SimWorld, watch: Watch) -> SimTarget {
         let mut held = lock(tables);
         held.run += 1;
         let run = held.run;
         drop(held);
-        SimTarget { tables: Arc::clone(tables), world, deadline, watch: Arc::new(watch), run }
+        SimTarget { tables: Arc::clone(tables), world, watch: Arc::new(watch), run }
     }
 
     async fn call(&self, request: Request, deadline: Duration) -> Result<()> {
@@ -165,8 +165,8 @@ impl Sink for SimTarget {
         self.call(Request::Write(write.clone()), deadline).await
     }
 
-    async fn apply(&self, ddl: &Ddl) -> Result<()> {
-        self.call(Request::Ddl(ddl.clone()), self.deadline).await
+    async fn apply(&self, ddl: &Ddl, deadline: Duration) -> Result<()> {
+        self.call(Request::Ddl(ddl.clone()), deadline).await
     }
 
     async fn find(&self, name: &CollectionName) -> Result<Found> {
@@ -212,7 +212,7 @@ impl Tables {
         }
         let id = open[chance.random_range(0..open.len())];
         let Some(mut call) = self.calls.remove(&id) else { return String::new() };
-        let mut text = format!("call {id} of run {}: ", call.run);
+        let mut text = format!("call {id} of run {}, {}: ", call.run, describe_request(&call.request));
         if !call.is_awaited(self.run) {
             text += &format!("{:?}, late", self.land(&call.request, None, false));
             call.landed = true;
@@ -410,6 +410,20 @@ impl Held {
             }
         }
     }
+}
+
+/// A request in a few words.
+fn describe_request(request: &Request) -> String {
+    let write = match request {
+        Request::Ddl(ddl) => return describe(ddl),
+        Request::Write(write) => write,
+    };
+    let (verb, what) = match &write.operation {
+        Operation::Insert(batches) => ("insert", format!("{:?}", rows(batches))),
+        Operation::Upsert(batches) => ("upsert", format!("{:?}", rows(batches))),
+        Operation::Delete(keys) => ("delete", format!("{:?}", texts(keys))),
+    };
+    format!("{verb} {} {:?} {what}", write.collection.name, write.partition.as_deref().unwrap_or_default())
 }
 
 /// Keys and values of batches.

@@ -85,6 +85,15 @@ impl Credits {
         }
     }
 
+    /// A tick of `channel` is on its way to the dataflow: what comes behind it has no more claim than other messages until
+    /// the dataflow has seen that tick.
+    pub fn ticked(&self, channel: &PChannel) {
+        let mut state = self.lock();
+        if state.laggard.as_ref() == Some(channel) {
+            state.starved = false;
+        }
+    }
+
     /// Bytes now held.
     pub fn held(&self) -> u64 {
         self.lock().held

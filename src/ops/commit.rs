@@ -134,6 +134,9 @@ impl Book {
             match marks.front() {
                 // A retired channel is forgotten once everything of it is behind.
                 Some((tick, None)) => *tick > frontier,
+                // Its first tick is later than F: behind that tick's position nothing of the time between is found, so it
+                // has none yet, and a start begins it where it was begun this time.
+                Some((tick, Some(_))) if *tick > frontier => true,
                 Some((_, Some(position))) => {
                     positions.insert(channel.clone(), position.clone());
                     true
@@ -166,7 +169,11 @@ mod tests {
         book.note(mark("a", 20, Some(2)));
         book.note(mark("a", 30, Some(3)));
         book.note(mark("b", 25, Some(7)));
-        assert_eq!(at(&mut book, 15), [("a".into(), 1), ("b".into(), 7)]);
+        assert_eq!(
+            at(&mut book, 15),
+            [("a".into(), 1)],
+            "what b has between 15 and 25 is before its first tick"
+        );
         assert_eq!(at(&mut book, 29), [("a".into(), 2), ("b".into(), 7)]);
         assert_eq!(at(&mut book, 30), [("a".into(), 3), ("b".into(), 7)]);
     }

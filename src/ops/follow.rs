@@ -6,8 +6,9 @@
 //! What moves the frontier: a linearizable read of etcd that began after a tick was seen (see `sources::catalog`).
 //!
 //! The catalog is level-triggered: what the source has is compared with what has been emitted, and the difference is
-//! emitted. While no channel is read there are no ticks; then the latest creation or drop that is seen moves the frontier,
-//! which is sound because Milvus executes DDL one at a time in the order of its timestamps.
+//! emitted. While no channel is read there are no ticks, and a channel may have had its last one when the last collection
+//! on it was dropped; then the latest creation or drop that is seen moves the frontier, which is sound because Milvus
+//! executes DDL one at a time in the order of its timestamps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -189,7 +190,8 @@ impl Follow {
         }
         if let Some(upto) = update.upto {
             self.upto = upto.max(self.upto);
-        } else if self.open.is_empty() {
+        }
+        if self.ticks_may_have_ended() {
             let dropped = update.drop_times.collections.values().chain(update.drop_times.partitions.values());
             self.upto = dropped.copied().fold(latest(&self.wanted).max(self.upto), Tso::max);
         }
@@ -233,6 +235,13 @@ impl Follow {
         let begins = initial.then(|| self.begins(&update.drop_times, after));
         let given_up = self.given_up();
         Ok(News { upto: self.upto, due: after, begins, given_up, channels, events })
+    }
+
+    /// Whether no channel is read, or one that none of the source's collections is on any more.
+    fn ticks_may_have_ended(&self) -> bool {
+        let wanted = self.wanted.collections.values().flat_map(|collection| &collection.vchannels);
+        let wanted: BTreeSet<PChannel> = wanted.map(|vchannel| vchannel.pchannel()).collect();
+        self.open.is_empty() || !self.open.is_subset(&wanted)
     }
 
     /// What "caught up" has to wait for: also for collections that were made, and things that were dropped, later than

@@ -81,6 +81,7 @@ pub fn order<'scope>(
                 }
                 cap.downgrade(&upper);
             }
+            shared.set_ordered(order.lower());
         }
     })
 }

@@ -180,8 +180,10 @@ pub fn read<'scope>(
                 });
             }
             // With nothing downstream to do, only the next tick of the slowest channel can free any bytes, so that
-            // channel may read beyond the budget.
-            shared.credits.set_laggard(Some(laggard), shared.is_idle());
+            // channel may read beyond the budget. Not while there are ticks that have not been looked at, or while `order`
+            // has not released all that it can with this one: then it may be the catalog that holds everything back.
+            let starved = shared.is_idle() && !more && shared.ordered() >= least;
+            shared.credits.set_laggard(Some(laggard), starved);
             if more {
                 activator.activate();
             } else if channels.values().any(|channel| channel.retire.is_some()) {

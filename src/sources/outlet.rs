@@ -153,7 +153,10 @@ impl Outlet {
                 if let Some(wanted) = self.reaching.take().filter(|wanted| header.timestamp > *wanted) {
                     return Err(gap(wanted, header.timestamp));
                 }
-                self.last_tick = self.last_tick.max(header.timestamp);
+                if header.timestamp > self.last_tick {
+                    self.last_tick = header.timestamp;
+                    self.context.credits.ticked(&self.channel);
+                }
                 self.chunk.push_tick(position(), header.timestamp, self.context.every_tick);
                 return Ok(self.taken());
             }

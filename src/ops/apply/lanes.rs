@@ -84,6 +84,10 @@ pub struct Lanes {
     flights: BTreeMap<CallId, Flight>,
     spans: VecDeque<SpanState>,
     next_span: u64,
+    /// Of the spans before this one something was sent, of a later one nothing: they are finished also if it is to end. A
+    /// span whose turn came first may wait behind a step or a pause while later ones go out.
+    begun: u64,
+    next_item: u64,
     next_call: u64,
     queued_bytes: u64,
     recorded: HashMap<VChannel, Tso>,
@@ -112,6 +116,8 @@ struct Queue {
 
 struct Item {
     span: u64,
+    /// Its place among all work.
+    number: u64,
     work: Work,
     attempt: u32,
     not_before: Option<Instant>,
@@ -126,7 +132,6 @@ struct Flight {
 struct SpanState {
     id: u64,
     left: usize,
-    begun: bool,
 }
 
 impl Lanes {
@@ -141,6 +146,8 @@ impl Lanes {
             flights: BTreeMap::new(),
             spans: VecDeque::new(),
             next_span: 0,
+            begun: 0,
+            next_item: 0,
             next_call: 0,
             queued_bytes: 0,
             recorded,
@@ -155,11 +162,18 @@ impl Lanes {
     pub fn push(&mut self, span: SpanWork) -> u64 {
         let id = self.next_span;
         self.next_span += 1;
-        self.spans.push_back(SpanState { id, left: span.work.len(), begun: false });
+        self.spans.push_back(SpanState { id, left: span.work.len() });
         for work in span.work {
             self.queued_bytes += work.bytes();
             let queue = self.queues.entry(work.queue()).or_insert_with(Queue::new);
-            queue.items.push_back(Item { span: id, work, attempt: 0, not_before: None });
+            queue.items.push_back(Item {
+                span: id,
+                number: self.next_item,
+                work,
+                attempt: 0,
+                not_before: None,
+            });
+            self.next_item += 1;
         }
         id
     }
@@ -215,7 +229,7 @@ impl Lanes {
                 let waits = item.not_before.is_some_and(|at| now < at);
                 match &item.work {
                     Work::Ddl(ddl) => {
-                        if index > 0 || waits || queue.in_flight > 0 || !self.may_run(ddl) {
+                        if index > 0 || waits || queue.in_flight > 0 || !self.may_run(ddl, item.number) {
                             break;
                         }
                         // It may be alive as long as any other call, and must not come after a later run's.
@@ -260,9 +274,7 @@ impl Lanes {
         }
         queue.in_flight += 1;
         self.queued_bytes -= item.work.bytes();
-        if let Some(span) = self.spans.iter_mut().find(|span| span.id == item.span) {
-            span.begun = true;
-        }
+        self.begun = self.begun.max(item.span + 1);
         let id = CallId(self.next_call);
         self.next_call += 1;
         let action = match &item.work {
@@ -273,17 +285,25 @@ impl Lanes {
         Some(action)
     }
 
-    /// A database can go only once nothing of it is left to do.
-    fn may_run(&self, ddl: &Ddl) -> bool {
-        let Ddl::DropDatabase { name, .. } = ddl else { return true };
-        let prefix = format!("{name}.");
-        !self.queues.iter().any(|(queue, state)| {
-            queue.starts_with(&prefix) && (state.in_flight > 0 || !state.items.is_empty())
-        })
+    /// Whether a step has to wait for none in another queue: a database goes once all that came before in it is done, and
+    /// its collections come once it is there. `number` is the step's own.
+    fn may_run(&self, ddl: &Ddl, number: u64) -> bool {
+        let is_before = |queue: &str| match ddl {
+            Ddl::DropDatabase { name, .. } => {
+                queue.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('.'))
+            }
+            Ddl::CreateCollection(collection) => queue.strip_suffix('/') == Some(&*collection.name.database),
+            _ => false,
+        };
+        let mut waiting =
+            self.queues.iter().flat_map(|(name, queue)| queue.items.iter().map(move |item| (name, item)));
+        let mut flying = self.flights.values().map(|flight| (&flight.queue, &flight.item));
+        !waiting.any(|(queue, item)| item.number < number && is_before(queue))
+            && !flying.any(|(queue, item)| item.number < number && is_before(queue))
     }
 
     fn has_begun(&self, span: u64) -> bool {
-        self.spans.iter().any(|state| state.id == span && state.begun)
+        span < self.begun
     }
 
     /// Whether what is recorded will soon not cover what is queued: then it is renewed before anything waits.
@@ -423,14 +443,14 @@ impl Lanes {
         self.flights.is_empty()
             && match self.stop {
                 Stop::No => false,
-                Stop::AfterSpans => !self.spans.iter().any(|span| span.begun && span.left > 0),
+                Stop::AfterSpans => !self.spans.iter().any(|span| span.id < self.begun && span.left > 0),
                 Stop::AfterCalls => true,
             }
     }
 
     /// Whether the target holds all of some spans and nothing of any other.
     pub fn is_consistent(&self) -> bool {
-        self.flights.is_empty() && !self.spans.iter().any(|span| span.begun && span.left > 0)
+        self.flights.is_empty() && !self.spans.iter().any(|span| span.id < self.begun && span.left > 0)
     }
 }
 
