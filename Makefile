@@ -1,7 +1,7 @@
 # make demo   installs, builds, and shows a migration between two real Milvus
 # make test   formats, lints and tests, on real servers
 # make bench  measures
-# make soak   kills it with -9 at every fail point and at KILLS=100 random instants on each queue, and compares all
+# make soak   simulates SEEDS=20000 seeds; then, on real servers, kills it at every fail point and at KILLS=100 random instants
 #
 # MQ=kafka or MQ=pulsar: demo has the source write its log there instead of RocksMQ; test-e2e and soak take a list, default all.
 # One profile (release) builds everything, outside of the checkout, so that each dependency is compiled once.
@@ -45,6 +45,7 @@ test-e2e: build
 	$(PYTHON) tests/e2e/side_by_side.py $(if $(MQ),--mq $(MQ)) $(E2E_ARGS)
 
 soak: build
+	MIGRANS_SEEDS=$(or $(SEEDS),20000) MIGRANS_FIRST_SEED=$(or $(SEED),1)0000000 cargo test --release --test simulation -- --nocapture
 	MIGRANS_KILLS=$(or $(KILLS),100) MIGRANS_SEED=$(or $(SEED),1) $(PYTHON) -m pytest -p no:cacheprovider tests/e2e/test_kills.py -q -s \
 	  --mq $(or $(MQ),$(QUEUES)) $(SOAK_ARGS)
 

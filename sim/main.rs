@@ -30,6 +30,9 @@ struct Arguments {
     /// The first of them
     #[arg(long, default_value_t = 0)]
     first: u64,
+    /// Begin no further seed once one has failed
+    #[arg(long)]
+    fail_fast: bool,
     /// Begin no further seed after so many seconds
     #[arg(long, value_name = "SECONDS")]
     within: Option<u64>,
@@ -52,7 +55,8 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 while over.is_none_or(|over| Instant::now() < over) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
+                    let has_failed = || !failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_empty();
+                    if seed >= end || arguments.fail_fast && has_failed() {
                         break;
                     }
                     match simulate(seed, false) {

@@ -35,12 +35,15 @@ impl Message {
 
 /// All topics. Clones are the same ones.
 #[derive(Clone, Default)]
-pub struct Topics(Arc<Mutex<BTreeMap<PChannel, Vec<Message>>>>);
+pub struct Topics(Arc<Mutex<Contents>>);
+
+/// Messages by topic, each with its time.
+type Contents = BTreeMap<PChannel, Vec<(Tso, Message)>>;
 
 impl Topics {
-    /// Appends a message.
-    pub fn append(&self, channel: &PChannel, message: Message) {
-        self.lock().entry(channel.clone()).or_default().push(message);
+    /// Appends a message of this time.
+    pub fn append(&self, channel: &PChannel, ts: Tso, message: Message) {
+        self.lock().entry(channel.clone()).or_default().push((ts, message));
     }
 
     /// The position of the next message of a topic.
@@ -48,24 +51,30 @@ impl Topics {
         position(self.lock().get(channel).map_or(0, Vec::len))
     }
 
-    /// The most bytes between two ticks, of all topics together.
+    /// The most bytes that a topic has before one tick and later than the tick before, of all topics together: what
+    /// stands between the two, and what came too early for the first one.
     pub fn largest_ticks(&self) -> u64 {
         let topics = self.lock();
         let largest = topics.values().map(|topic| {
-            let (mut last, mut bytes, mut most) = (Tso::ZERO, 0, 0);
-            for message in topic {
+            let mut last = Tso::ZERO;
+            let mut open: Vec<(Tso, u64)> = Vec::new();
+            let mut most = 0;
+            for (ts, message) in topic {
                 match message {
-                    Message::Tick(tick) if *tick > last => (last, bytes) = (*tick, 0),
-                    message => bytes += message.bytes(),
+                    Message::Tick(tick) if *tick > last => {
+                        last = *tick;
+                        open.retain(|(ts, _)| *ts > last);
+                    }
+                    message => open.push((*ts, message.bytes())),
                 }
-                most = bytes.max(most);
+                most = open.iter().map(|(_, bytes)| bytes).sum::<u64>().max(most);
             }
             most
         });
         largest.sum::<u64>()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PChannel, Vec<Message>>> {
+    fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -76,6 +85,7 @@ pub struct SimQueue {
     topics: Topics,
     credits: Arc<Credits>,
     open: Arc<Mutex<BTreeMap<PChannel, Opened>>>,
+    opens: Arc<Mutex<BTreeMap<PChannel, u64>>>,
 }
 
 struct Opened {
@@ -90,7 +100,13 @@ struct Opened {
 impl SimQueue {
     /// A reader of `topics`.
     pub fn new(topics: Topics, credits: Arc<Credits>) -> SimQueue {
-        SimQueue { topics, credits, open: Arc::default() }
+        SimQueue { topics, credits, open: Arc::default(), opens: Arc::default() }
+    }
+
+    /// How often the channel was opened that was opened most often: so often the same messages may be held.
+    pub fn opens(&self) -> u64 {
+        let opens = self.opens.lock().unwrap_or_else(PoisonError::into_inner);
+        opens.values().copied().max().unwrap_or(1)
     }
 
     /// Channels of which there is more to hand over.
@@ -111,7 +127,7 @@ impl SimQueue {
         let topic = topics.get(channel).map_or(&[][..], |topic| topic);
         let mut envelopes = Vec::new();
         while envelopes.len() < most
-            && let Some(message) = topic.get(opened.next)
+            && let Some((_, message)) = topic.get(opened.next)
             && (opened.told_head || opened.next < opened.head)
         {
             let kind = match message {
@@ -156,6 +172,7 @@ impl LogSource for SimQueue {
             Start::Earliest | Start::Near(_) => 0,
         };
         self.credits.open(channel);
+        *self.opens.lock().unwrap_or_else(PoisonError::into_inner).entry(channel.clone()).or_default() += 1;
         let head = self.topics.lock().get(channel).map_or(0, Vec::len);
         self.lock().insert(channel.clone(), Opened { queue, next, tick: Tso::ZERO, head, told_head: false });
         receiver

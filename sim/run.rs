@@ -25,7 +25,7 @@ use migrans::ops::apply::Apply;
 use migrans::ops::apply::lanes::Limits;
 use migrans::ops::follow::Entry;
 use migrans::pipeline::Delivery;
-use migrans::sinks::{Operation, Write};
+use migrans::sinks::Operation;
 use migrans::sources::LogSource;
 use migrans::sources::catalog::{CatalogUpdate, applied_after};
 use rand::rngs::StdRng;
@@ -37,7 +37,7 @@ use tokio::sync::watch;
 use super::disk::Disk;
 use super::queue::{SimQueue, Topics};
 use super::source::{Habits, Row, Source};
-use super::target::{Faults, SimTarget, Tables, lock, rows, texts};
+use super::target::{Faults, SimTarget, Tables, Watch, lock, rows, texts};
 use super::world::SimWorld;
 
 /// Steps after which a pipeline that only has to finish is stuck.
@@ -358,7 +358,7 @@ impl Simulation {
         let (ticks_in, ticks) = watch::channel(Tso::ZERO);
         let (updates, catalog) = crossbeam_channel::unbounded();
         let deadline = self.delivery.call_deadline;
-        let sink = SimTarget::new(&self.tables, self.world.clone(), deadline, self.watch());
+        let sink = SimTarget::new(&self.tables, self.world.clone(), self.watch());
         let log: Box<dyn LogSource> = Box::new(queue.clone());
         let ends = Ends {
             catalog,
@@ -417,7 +417,7 @@ impl Simulation {
     }
 
     /// What must hold before a write is sent (invariant 3).
-    fn watch(&self) -> Box<dyn Fn(&Write, Duration) -> Option<String> + Send + Sync> {
+    fn watch(&self) -> Watch {
         let (disk, source_of, world) = (self.disk.clone(), Arc::clone(&self.source), self.world.clone());
         Box::new(move |write, deadline| {
             let checkpoint = match Checkpoint::from_records(&disk.durable()) {
@@ -467,7 +467,7 @@ impl Simulation {
             return Err(violation);
         }
         let held = run.shared.credits.peak();
-        let bound = self.delivery.memory + self.topics.largest_ticks();
+        let bound = self.delivery.memory + self.topics.largest_ticks() * run.queue.opens();
         if held > bound {
             return Err(format!("INVARIANT 5: {held} bytes are held, the bound is {bound}"));
         }
@@ -517,7 +517,7 @@ impl Simulation {
             return Ok(false);
         }
         self.summary.stops += 1;
-        if run.shared.is_consistent() {
+        if run.shared.is_consistent() && run.shared.is_settled(self.frontier) {
             let (done, wait) = crossbeam_channel::bounded(1);
             run.writer.submit(vec![Update::Clean], move |result| drop(done.send(result)));
             while run.serving.next(false) {}
@@ -602,6 +602,10 @@ impl Simulation {
             }
         }
         for (name, held) in &tables.collections {
+            // What the source has dropped is not brought up to date before it goes here too.
+            if source.dropped(held.id).is_some() && ts != Tso::MAX {
+                continue;
+            }
             let mut there: BTreeMap<String, Vec<Row>> = BTreeMap::new();
             for (partition, rows) in &held.partitions {
                 for (key, value) in rows {

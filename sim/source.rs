@@ -420,8 +420,8 @@ impl Source {
         }
         let channel = &waiting[chance.random_range(0..waiting.len())];
         let pending = self.pending.entry(channel.clone()).or_default();
-        let (_, message) = pending.swap_remove(chance.random_range(0..pending.len()));
-        self.topics.append(channel, message);
+        let (ts, message) = pending.swap_remove(chance.random_range(0..pending.len()));
+        self.topics.append(channel, ts, message);
     }
 
     /// Puts a tick into some or all topics, and before it what it promises.
@@ -441,22 +441,22 @@ impl Source {
                 continue;
             }
             let pending = self.pending.entry(channel.clone()).or_default();
-            let mut due: Vec<Message> = Vec::new();
+            let mut due: Vec<(Tso, Message)> = Vec::new();
             pending.retain(|(ts, message)| {
                 let is_due = *ts <= tick;
                 if is_due {
-                    due.push(message.clone());
+                    due.push((*ts, message.clone()));
                 }
                 !is_due
             });
             while !due.is_empty() {
-                let message = due.swap_remove(chance.random_range(0..due.len()));
-                self.topics.append(&channel, message);
+                let (ts, message) = due.swap_remove(chance.random_range(0..due.len()));
+                self.topics.append(&channel, ts, message);
             }
-            self.topics.append(&channel, Message::Tick(tick));
+            self.topics.append(&channel, tick, Message::Tick(tick));
             if chance.random_bool(self.habits.repeats) {
                 let backward = Tso(chance.random_range(1..=tick.0));
-                self.topics.append(&channel, Message::Tick(backward));
+                self.topics.append(&channel, backward, Message::Tick(backward));
             }
             self.ticks.insert(channel, tick);
         }

@@ -104,19 +104,18 @@ pub type Watch = Box<dyn Fn(&Write, Duration) -> Option<String> + Send + Sync>;
 pub struct SimTarget {
     tables: Arc<Mutex<Tables>>,
     world: SimWorld,
-    deadline: Duration,
     watch: Arc<Watch>,
     run: u32,
 }
 
 impl SimTarget {
-    /// A new run against `tables`, whose calls may take `deadline`.
-    pub fn new(tables: &Arc<Mutex<Tables>>, world: SimWorld, deadline: Duration, watch: Watch) -> SimTarget {
+    /// A new run against `tables`.
+    pub fn new(tables: &Arc<Mutex<Tables>>, world: SimWorld, watch: Watch) -> SimTarget {
         let mut held = lock(tables);
         held.run += 1;
         let run = held.run;
         drop(held);
-        SimTarget { tables: Arc::clone(tables), world, deadline, watch: Arc::new(watch), run }
+        SimTarget { tables: Arc::clone(tables), world, watch: Arc::new(watch), run }
     }
 
     async fn call(&self, request: Request, deadline: Duration) -> Result<()> {
@@ -166,8 +165,8 @@ impl Sink for SimTarget {
         self.call(Request::Write(write.clone()), deadline).await
     }
 
-    async fn apply(&self, ddl: &Ddl) -> Result<()> {
-        self.call(Request::Ddl(ddl.clone()), self.deadline).await
+    async fn apply(&self, ddl: &Ddl, deadline: Duration) -> Result<()> {
+        self.call(Request::Ddl(ddl.clone()), deadline).await
     }
 
     async fn find(&self, name: &CollectionName) -> Result<Found> {

@@ -98,8 +98,8 @@ impl Servers {
         let mut failures = Vec::new();
         for address in &self.access.addresses {
             let server = Server { address: address.as_str().into(), access: Arc::clone(&self.access) };
-            let connecting = Client::connect([address], Some(self.options.clone()));
-            let opened = match Box::pin(server.answer_within(self.access.patience, connecting)).await {
+            let connecting = Box::pin(Client::connect([address], Some(self.options.clone())));
+            let opened = match server.answer_within(self.access.patience, connecting).await {
                 Ok(client) => Box::pin(open(client, server)).await,
                 Err(error) => Err(error),
             };

@@ -15,8 +15,10 @@ pub mod ops;
 pub mod ownership;
 pub mod pipeline;
 pub mod progress;
+mod proxy;
 pub mod sinks;
 pub mod sources;
 pub mod tail;
+pub mod verify;
 
 pub use error::{Error, Kind, Result};

@@ -241,7 +241,7 @@ async fn every_type_comes_back_as_it_was_written() {
     assert_eq!(server.count(&collection, &[]).await, 7);
     server.write(&collection, None, integer_keys([i64::MAX])).await.unwrap();
     assert_eq!(server.count(&collection, &[]).await, 6);
-    server.sink.apply(&drop_collection(&collection)).await.unwrap();
+    server.sink.apply(&drop_collection(&collection), Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test]
@@ -262,7 +262,7 @@ async fn binary_vectors_come_back_as_they_were_written() {
     let found = rows(&results, "k", &["v"]);
     assert_eq!(found["1"], ["[1, 2]"]);
     assert_eq!(found["2"], ["[255, 0]"]);
-    server.sink.apply(&drop_collection(&collection)).await.unwrap();
+    server.sink.apply(&drop_collection(&collection), Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test]
@@ -315,7 +315,7 @@ async fn text_keys_of_any_content_are_found_and_deleted() {
             assert_eq!(all(&results), left, "after {key:?}");
         }
     }
-    server.sink.apply(&drop_collection(&collection)).await.unwrap();
+    server.sink.apply(&drop_collection(&collection), Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test]
@@ -352,7 +352,7 @@ async fn rows_go_to_and_from_the_partition_that_is_named() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error:?}");
-    server.sink.apply(&drop_collection(&collection)).await.unwrap();
+    server.sink.apply(&drop_collection(&collection), Duration::from_secs(30)).await.unwrap();
     let error = server.write(&collection, None, integer_keys(0..6)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error:?}");
 }
@@ -367,7 +367,11 @@ async fn a_partition_key_decides_where_rows_go() {
         .collect();
     let collection = Arc::new(collection);
     create_loaded(&server.sink, &collection, "v", "L2").await;
-    server.sink.apply(&Ddl::CreateCollection(Arc::clone(&collection))).await.unwrap();
+    server
+        .sink
+        .apply(&Ddl::CreateCollection(Arc::clone(&collection)), Duration::from_secs(30))
+        .await
+        .unwrap();
     let names = server
         .client
         .show_partitions(pb::ShowPartitionsRequest {
@@ -393,7 +397,7 @@ async fn a_partition_key_decides_where_rows_go() {
     let found = rows(&results, "k", &["t"]);
     assert_eq!(found.values().filter(|row| row[0] == "\"x\"").count(), 3);
     assert_eq!(found.values().filter(|row| row[0] == "\"y\"").count(), 7);
-    server.sink.apply(&drop_collection(&collection)).await.unwrap();
+    server.sink.apply(&drop_collection(&collection), Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test]
@@ -416,14 +420,18 @@ async fn rows_beyond_the_size_of_a_request_are_sent_in_parts() {
     assert_eq!(server.count(&collection, &[]).await, 600);
     server.write(&collection, None, integer_keys(0..120_000)).await.unwrap();
     assert_eq!(server.count(&collection, &[]).await, 0);
-    server.sink.apply(&drop_collection(&collection)).await.unwrap();
+    server.sink.apply(&drop_collection(&collection), Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test]
 async fn rows_that_can_not_be_taken_are_refused_for_good() {
     let Some(server) = server().await else { return };
     let collection = Arc::new(small_collection(&fresh("refused"), DataType::Int64));
-    server.sink.apply(&Ddl::CreateCollection(Arc::clone(&collection))).await.unwrap();
+    server
+        .sink
+        .apply(&Ddl::CreateCollection(Arc::clone(&collection)), Duration::from_secs(30))
+        .await
+        .unwrap();
     let kind_of = async |fields: Vec<schema::FieldData>| {
         let mut kinds = BTreeSet::new();
         for operation in [Operation::Insert, Operation::Upsert] {
@@ -440,7 +448,7 @@ async fn rows_that_can_not_be_taken_are_refused_for_good() {
     assert_eq!(kind_of(vec![k, t, floats("v", 4, vec![f32::NAN; 4])]).await, ["Refused"]);
     let error = server.write(&collection, None, text_keys(&["a"])).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error:?}");
-    server.sink.apply(&drop_collection(&collection)).await.unwrap();
+    server.sink.apply(&drop_collection(&collection), Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test]
@@ -482,7 +490,11 @@ async fn every_step_of_a_catalog_may_be_repeated() {
     };
     let twice = async |ddl: Ddl| {
         for _ in 0..2 {
-            server.sink.apply(&ddl).await.unwrap_or_else(|error| panic!("{ddl:?}: {error:?}"));
+            server
+                .sink
+                .apply(&ddl, Duration::from_secs(30))
+                .await
+                .unwrap_or_else(|error| panic!("{ddl:?}: {error:?}"));
         }
     };
 
@@ -507,7 +519,8 @@ async fn every_step_of_a_catalog_may_be_repeated() {
     twice(create_index(&collection, &vector)).await;
     twice(create_index(&collection, &text)).await;
     let other = index("v", &[("index_type", "FLAT"), ("metric_type", "IP")]);
-    let error = server.sink.apply(&create_index(&collection, &other)).await.unwrap_err();
+    let error =
+        server.sink.apply(&create_index(&collection, &other), Duration::from_secs(30)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error:?}");
 
     twice(set_load(&collection, None, Some(whole.clone()))).await;
@@ -545,7 +558,11 @@ async fn every_step_of_a_catalog_may_be_repeated() {
     twice(drop_index(&text)).await;
     twice(set_load(&collection, Some(whole.clone()), None)).await;
     twice(drop_index(&vector)).await;
-    let error = server.sink.apply(&set_load(&collection, None, Some(whole))).await.unwrap_err();
+    let error = server
+        .sink
+        .apply(&set_load(&collection, None, Some(whole)), Duration::from_secs(30))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "without an index: {error:?}");
 
     let mut other = Collection::clone(&collection);
@@ -554,11 +571,15 @@ async fn every_step_of_a_catalog_may_be_repeated() {
         server.sink.differences(&other).await.unwrap(),
         ["its field `v` has dim 4, the source's has 8"]
     );
-    let error = server.sink.apply(&Ddl::CreateCollection(Arc::new(other))).await.unwrap_err();
+    let error = server
+        .sink
+        .apply(&Ddl::CreateCollection(Arc::new(other)), Duration::from_secs(30))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error:?}");
 
     let drop_database = Ddl::DropDatabase { id: 7, name: name.database.clone() };
-    let error = server.sink.apply(&drop_database).await.unwrap_err();
+    let error = server.sink.apply(&drop_database, Duration::from_secs(30)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error:?}");
     twice(drop_collection(&collection)).await;
     twice(drop_partition("p")).await;
@@ -573,11 +594,16 @@ async fn a_collection_the_server_refuses_is_an_error_that_says_why() {
     let Some(server) = server().await else { return };
     let mut collection = small_collection(&fresh("shards"), DataType::Int64);
     collection.shards = 1000;
-    let error = server.sink.apply(&Ddl::CreateCollection(Arc::new(collection))).await.unwrap_err();
+    let error = server
+        .sink
+        .apply(&Ddl::CreateCollection(Arc::new(collection)), Duration::from_secs(30))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error:?}");
     let mut bad = small_collection(&fresh("bad"), DataType::Int64);
     bad.name.collection = "no-such-name!".into();
-    let error = server.sink.apply(&Ddl::CreateCollection(Arc::new(bad))).await.unwrap_err();
+    let error =
+        server.sink.apply(&Ddl::CreateCollection(Arc::new(bad)), Duration::from_secs(30)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error:?}");
     assert!(error.message().contains(&server.uri), "{error:?}");
 }

@@ -314,9 +314,9 @@ async fn a_step_that_keeps_failing_without_a_reason_is_refused_in_the_end() {
     let load =
         set_load(&collection, None, Some(migrans::milvus::catalog::Load { replicas: 1, partitions: None }));
     let fake = Fake::start("v2.3.5", &[unknown; 3]).await;
-    fake.sink().await.unwrap().apply(&load).await.unwrap();
+    fake.sink().await.unwrap().apply(&load, Duration::from_secs(30)).await.unwrap();
     let fake = Fake::start("v2.3.5", &[unknown; 9]).await;
-    let error = fake.sink().await.unwrap().apply(&load).await.unwrap_err();
+    let error = fake.sink().await.unwrap().apply(&load, Duration::from_secs(30)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error:?}");
     assert!(error.message().contains("as the script says"), "{error:?}");
 }

@@ -1,9 +1,11 @@
 //! The command line.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage or a bad pipeline file.
+//! Exit codes: 0 done, 1 failed (or `verify` found a difference), 2 wrong usage or a bad pipeline file, 3 `verify` could not
+//! compare everything.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -12,6 +14,7 @@ use crate::error::Error;
 use crate::failpoint;
 use crate::logging;
 use crate::milvus::tso::Tso;
+use crate::pipeline::{Select, units};
 
 mod check;
 mod checkpoint;
@@ -19,6 +22,7 @@ mod remove;
 mod run;
 mod signals;
 mod tail;
+mod verify;
 
 /// Change data capture and bulk migration for Milvus, each change exactly once.
 #[derive(Debug, Parser)]
@@ -75,6 +79,8 @@ enum Command {
     /// List the places at which the process can be made to kill itself, for tests
     #[command(hide = true)]
     FailPoints,
+    /// Compare source and target, row by row, also while the pipeline runs
+    Verify(verify::Arguments),
 }
 
 fn parse_until(text: &str) -> Result<Until, String> {
@@ -86,6 +92,17 @@ fn parse_until(text: &str) -> Result<Until, String> {
                 .to_owned()
         }),
     }
+}
+
+fn parse_pattern(text: &str) -> Result<String, String> {
+    match Select::objection(text) {
+        None => Ok(text.to_owned()),
+        Some((message, hint)) => Err(format!("it {message}: {hint}")),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    units::parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// Runs the program with the arguments of the process.
@@ -103,24 +120,26 @@ pub fn main() -> ExitCode {
         LogFormat::Text => logging::Format::Text,
         LogFormat::Json => logging::Format::Json,
     };
-    let result =
-        logging::init(format, &arguments.log_level).and_then(|()| failpoint::init()).and_then(|()| {
-            match arguments.command {
-                Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
-                Command::Check { pipeline, offline } => check::check(&pipeline, offline),
-                Command::Remove { pipeline } => remove::remove(&pipeline),
-                Command::Checkpoint(command) => checkpoint::checkpoint(command),
-                Command::Tail(arguments) => tail::tail(arguments),
-                Command::FailPoints => {
-                    for (_, name, meaning) in failpoint::POINTS {
-                        println!("{name}\t{meaning}");
-                    }
-                    Ok(())
+    let ready = logging::init(format, &arguments.log_level).and_then(|()| failpoint::init());
+    let result = ready.and_then(|()| {
+        match arguments.command {
+            Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
+            Command::Check { pipeline, offline } => check::check(&pipeline, offline),
+            Command::Remove { pipeline } => remove::remove(&pipeline),
+            Command::Checkpoint(command) => checkpoint::checkpoint(command),
+            Command::Tail(arguments) => tail::tail(arguments),
+            Command::Verify(arguments) => return verify::verify(arguments),
+            Command::FailPoints => {
+                for (_, name, meaning) in failpoint::POINTS {
+                    println!("{name}\t{meaning}");
                 }
+                Ok(())
             }
-        });
+        }
+        .map(|()| 0)
+    });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             report(&error, arguments.log_format);
             ExitCode::from(error.kind().exit_code())

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 
-use super::{parse_until, signals};
+use super::{parse_pattern, parse_until, signals};
 use crate::dataflow::run::Until;
 use crate::error::Result;
 use crate::milvus::channel::PChannel;
@@ -55,13 +55,6 @@ fn parse_from(text: &str) -> std::result::Result<StartAt, String> {
             "expected latest, earliest, collection, an RFC 3339 time such as 2026-11-22T10:00:00Z, or a Milvus timestamp"
                 .to_owned()
         }),
-    }
-}
-
-fn parse_pattern(text: &str) -> std::result::Result<String, String> {
-    match Select::objection(text) {
-        None => Ok(text.to_owned()),
-        Some((message, hint)) => Err(format!("it {message}: {hint}")),
     }
 }
 

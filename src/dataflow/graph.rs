@@ -56,6 +56,7 @@ pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Res
         .keys()
         .map(|vchannel| (vchannel.clone(), checkpoint.in_doubt_up_to(vchannel)))
         .collect();
+    shared.set_doubt(in_doubt.values().copied().max().unwrap_or(Tso::ZERO));
     let floors: HashMap<VChannel, Tso> =
         entry.positions.iter().map(|(vchannel, position)| (vchannel.clone(), position.time)).collect();
     let policy = Policy {

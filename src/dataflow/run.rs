@@ -22,7 +22,7 @@ use super::shared::Shared;
 use super::unprotected;
 use super::world::{RealWorld, World};
 use crate::check;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Disposition, Error, Kind, Result};
 use crate::failpoint::{self, Point};
 use crate::milvus::tso::Tso;
 use crate::ops::apply::lanes::Limits;
@@ -36,6 +36,10 @@ use crate::sources::{self, Context};
 
 /// The worker looks around this often even if nothing wakes it.
 const PARK: Duration = Duration::from_millis(100);
+
+/// How often a step that the last run had begun is tried, and the pause between.
+const FINISH_ATTEMPTS: u32 = 30;
+const FINISH_PAUSE: Duration = Duration::from_secs(1);
 
 /// A stop that takes longer is cut short; the next start repairs what that leaves.
 const STOP_WITHIN: Duration = Duration::from_secs(9);
@@ -196,7 +200,7 @@ impl Run<'_> {
         let Run { pipeline, runtime, ends: Connected { sink, source }, .. } = self;
         let first = checkpoint.frontier.is_none();
         unprotected::check(!first)?;
-        runtime.block_on(finish_steps(&**sink, writer, checkpoint))?;
+        runtime.block_on(finish_steps(&**sink, writer, checkpoint, call_deadline(pipeline)))?;
         let recognised = checkpoint.recognise(&runtime.block_on(source.standing())?)?;
         let read = runtime.block_on(source.read())?.catalog;
         let adopt = adopts(pipeline);
@@ -361,11 +365,24 @@ fn begin(pipeline: &Pipeline, writer: &Writer, checkpoint: &mut Checkpoint) -> R
     Ok(())
 }
 
-/// Finishes the steps of the catalog that the last run had begun.
-async fn finish_steps(sink: &dyn Sink, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
+/// Finishes the steps of the catalog that the last run had begun. Nothing else goes out before its calls are over.
+async fn finish_steps(
+    sink: &dyn Sink,
+    writer: &Writer,
+    checkpoint: &mut Checkpoint,
+    deadline: Duration,
+) -> Result<()> {
     for ddl in std::mem::take(&mut checkpoint.intents) {
         tracing::info!("finishing what the last run had begun: {}", describe(&ddl));
-        sink.apply(&ddl).await?;
+        let mut attempt = 1;
+        while let Err(error) = sink.apply(&ddl, deadline).await {
+            if error.kind().disposition() == Disposition::Stop || attempt == FINISH_ATTEMPTS {
+                return Err(error);
+            }
+            tracing::warn!("waiting: {error}");
+            attempt += 1;
+            tokio::time::sleep(FINISH_PAUSE).await;
+        }
         failpoint::pass(Point::ResumeFinished);
         applied_after(&mut checkpoint.applied, &ddl);
         writer.write(vec![Update::Applied(ddl, Arc::new(checkpoint.applied.clone()))])?;
@@ -521,6 +538,12 @@ fn settle(worker: &mut timely::worker::Worker, shared: &Shared, progress: &Progr
     while progress.now().committed < shared.committing() && Instant::now() < deadline && !shared.has_failed()
     {
         thread::sleep(Duration::from_millis(1));
+    }
+    if !shared.is_settled(progress.now().committed) {
+        tracing::info!(
+            "stopped before all was settled that an earlier crash had left in doubt; the next start goes on with that"
+        );
+        return false;
     }
     shared.is_consistent()
 }

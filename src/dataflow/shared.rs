@@ -47,6 +47,7 @@ pub struct Shared {
     consistent: Cell<bool>,
     committing: Cell<Tso>,
     ordered: Cell<Tso>,
+    doubt: Cell<Tso>,
     released: Released,
     read: RefCell<Option<Activator>>,
     order: RefCell<Option<Activator>>,
@@ -84,6 +85,7 @@ impl Shared {
             consistent: Cell::new(true),
             committing: Cell::new(Tso::ZERO),
             ordered: Cell::new(Tso::ZERO),
+            doubt: Cell::new(Tso::ZERO),
             released: Released::default(),
             read: RefCell::default(),
             order: RefCell::default(),
@@ -178,6 +180,17 @@ impl Shared {
     /// Up to where `order` has released everything.
     pub fn ordered(&self) -> Tso {
         self.ordered.get()
+    }
+
+    /// Up to this, an earlier run may have sent what this one has not come to yet.
+    pub fn set_doubt(&self, upto: Tso) {
+        self.doubt.set(upto);
+    }
+
+    /// Whether nothing of that is left with F at `frontier`. Until then no stop is a clean one: the target may hold
+    /// rows that are later than F, which must not be inserted again.
+    pub fn is_settled(&self, frontier: Tso) -> bool {
+        frontier >= self.doubt.get()
     }
 
     /// `commit` has begun to record this frontier.

@@ -11,7 +11,7 @@ use super::reader::{Reader, Section};
 use super::validate;
 use super::{
     Delivery, KafkaConfig, MilvusTarget, MqConfig, OwnershipConfig, Pipeline, PulsarConfig, RocksmqConfig,
-    Secret, Select, SourceConfig, TargetConfig, Tls,
+    Secret, Select, SourceConfig, SourceMilvus, TargetConfig, Tls,
 };
 use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::VChannel;
@@ -117,6 +117,7 @@ fn read_source(reader: &mut Reader<'_>, top: &Section<'_>, name: Option<&str>) -
     validate::credentials(reader, &source, &keys::SOURCE_ETCD_USERNAME, &keys::SOURCE_ETCD_PASSWORD);
     let tls = reader.section(&source, &keys::SOURCE_ETCD_TLS);
     let etcd_tls = read_tls(reader, &tls, &keys::SOURCE_ETCD_TLS_KEYS, etcd.as_deref());
+    let milvus = read_source_milvus(reader, &source);
     let mq = read_mq(reader, &source, name);
     let start = reader.value(&source, &keys::SOURCE_START, validate::start);
     let positions = reader.section(&source, &keys::SOURCE_POSITIONS);
@@ -131,10 +132,21 @@ fn read_source(reader: &mut Reader<'_>, top: &Section<'_>, name: Option<&str>) -
         etcd_tls,
         root_path: root_path?,
         meta_path: meta_path?,
+        milvus,
         mq: mq?,
         start: start?,
         positions: positions?,
     })
+}
+
+fn read_source_milvus(reader: &mut Reader<'_>, source: &Section<'_>) -> SourceMilvus {
+    let milvus = reader.section(source, &keys::SOURCE_MILVUS);
+    reader.check_names(&milvus, None);
+    let uri = reader.text(&milvus, &keys::SOURCE_MILVUS_URI, validate::address);
+    let token = reader.text(&milvus, &keys::SOURCE_MILVUS_TOKEN, validate::anything).map(Secret);
+    let tls = reader.section(&milvus, &keys::SOURCE_MILVUS_TLS);
+    let tls = read_tls(reader, &tls, &keys::SOURCE_MILVUS_TLS_KEYS, uri.as_ref().map(std::slice::from_ref));
+    SourceMilvus { uri, token, tls }
 }
 
 fn read_mq(reader: &mut Reader<'_>, source: &Section<'_>, name: Option<&str>) -> Option<MqConfig> {

@@ -128,6 +128,22 @@ pub static SOURCE_ETCD_TLS: Table = Table {
     free: None,
     meaning: "TLS for the connection to etcd, beyond what `https://` in its addresses does by itself.",
 };
+/// `[source.milvus]`
+pub static SOURCE_MILVUS: Table = Table {
+    path: "source.milvus",
+    variants: &[],
+    required: false,
+    free: None,
+    meaning: "How `migrans verify` reads the source's rows: through its proxy, as any client does. Nothing else uses this.",
+};
+/// `[source.milvus.tls]`
+pub static SOURCE_MILVUS_TLS: Table = Table {
+    path: "source.milvus.tls",
+    variants: &[],
+    required: false,
+    free: None,
+    meaning: "TLS for the connection to the source's proxy, beyond what `https://` in its address does by itself.",
+};
 /// `[source.mq]`
 pub static SOURCE_MQ: Table = Table {
     path: "source.mq",
@@ -298,6 +314,30 @@ pub static SOURCE_ETCD_PASSWORD: Key = Key {
 };
 /// The keys of `[source.etcd_tls]`
 pub static SOURCE_ETCD_TLS_KEYS: TlsKeys = tls_keys("source.etcd_tls", &[]);
+/// `uri` in `[source.milvus]`
+pub static SOURCE_MILVUS_URI: Key = Key {
+    table: "source.milvus",
+    variants: &[],
+    name: "uri",
+    shape: Shape::Address,
+    default: Default::Words("the host of a proxy that is in etcd, port 19530"),
+    meaning: "The address of its proxy. Proxies tell etcd their host, but not the port for clients.",
+    example: "\"http://127.0.0.1:19530\"",
+    between_runs: BetweenRuns::Free,
+};
+/// `token` in `[source.milvus]`
+pub static SOURCE_MILVUS_TOKEN: Key = Key {
+    table: "source.milvus",
+    variants: &[],
+    name: "token",
+    shape: Shape::Secret,
+    default: Default::Words("no authentication"),
+    meaning: "`user:password` or an API key. It needs to describe and query the collections, nothing else.",
+    example: "\"${SOURCE_TOKEN}\"",
+    between_runs: BetweenRuns::Free,
+};
+/// The keys of `[source.milvus.tls]`
+pub static SOURCE_MILVUS_TLS_KEYS: TlsKeys = tls_keys("source.milvus.tls", &[]);
 /// `type` in `[source.mq]`
 pub static SOURCE_MQ_TYPE: Key = Key {
     table: "source.mq",
@@ -744,10 +784,12 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
 }
 
 /// All tables, each after the one around it.
-pub static TABLES: [&Table; 13] = [
+pub static TABLES: [&Table; 15] = [
     &TOP,
     &SOURCE,
     &SOURCE_ETCD_TLS,
+    &SOURCE_MILVUS,
+    &SOURCE_MILVUS_TLS,
     &SOURCE_MQ,
     &SOURCE_MQ_TLS,
     &SOURCE_MQ_OPTIONS,
@@ -761,7 +803,7 @@ pub static TABLES: [&Table; 13] = [
 ];
 
 /// All keys, by table.
-pub static KEYS: [&Key; 55] = [
+pub static KEYS: [&Key; 61] = [
     &NAME,
     &STATE_DIR,
     &SOURCE_ETCD,
@@ -774,6 +816,12 @@ pub static KEYS: [&Key; 55] = [
     &SOURCE_ETCD_TLS_KEYS.cert,
     &SOURCE_ETCD_TLS_KEYS.key,
     &SOURCE_ETCD_TLS_KEYS.server_name,
+    &SOURCE_MILVUS_URI,
+    &SOURCE_MILVUS_TOKEN,
+    &SOURCE_MILVUS_TLS_KEYS.ca,
+    &SOURCE_MILVUS_TLS_KEYS.cert,
+    &SOURCE_MILVUS_TLS_KEYS.key,
+    &SOURCE_MILVUS_TLS_KEYS.server_name,
     &SOURCE_MQ_TYPE,
     &SOURCE_MQ_PATH,
     &KAFKA_BROKERS,

@@ -56,12 +56,38 @@ pub struct SourceConfig {
     pub root_path: String,
     /// Milvus' `etcd.metaSubPath`.
     pub meta_path: String,
+    /// Its proxy, where it is not to be found through etcd alone. Only `verify` speaks to it.
+    pub milvus: SourceMilvus,
     /// The message queue.
     pub mq: MqConfig,
     /// Where a pipeline begins that has not run before.
     pub start: StartAt,
     /// Where single vchannels begin, in place of that.
     pub positions: BTreeMap<VChannel, MsgPosition>,
+}
+
+/// `[source.milvus]`
+#[derive(Clone, Debug, Default)]
+pub struct SourceMilvus {
+    /// `http://host:port` or `https://host:port`; `None`: the host of a proxy that etcd knows, at Milvus' usual port.
+    pub uri: Option<String>,
+    /// `user:password` or an API key.
+    pub token: Option<Secret>,
+    /// TLS beyond what the URI says.
+    pub tls: Option<Tls>,
+}
+
+/// How to reach the proxy of a Milvus.
+#[derive(Clone, Debug)]
+pub struct MilvusServer {
+    /// `http://host:port` or `https://host:port`.
+    pub uri: String,
+    /// `user:password` or an API key.
+    pub token: Option<Secret>,
+    /// TLS beyond what the URI says.
+    pub tls: Option<Tls>,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
 }
 
 /// `start` in `[source]`
@@ -176,6 +202,18 @@ pub struct MilvusTarget {
     pub adopt: bool,
     /// How long connecting may take.
     pub connect_timeout: Duration,
+}
+
+impl MilvusTarget {
+    /// How to reach it.
+    pub fn server(&self) -> MilvusServer {
+        MilvusServer {
+            uri: self.uri.clone(),
+            token: self.token.clone(),
+            tls: self.tls.clone(),
+            connect_timeout: self.connect_timeout,
+        }
+    }
 }
 
 /// `[delivery]`

@@ -185,7 +185,8 @@ fn frontier(snapshot: &Snapshot) -> Option<Tso> {
     snapshot.frontier.filter(|frontier| *frontier > Tso::ZERO)
 }
 
-fn bar(fraction: f64) -> String {
+/// A bar of which so much is full.
+pub(super) fn bar(fraction: f64) -> String {
     (0..BAR).map(|cell| if (cell as f64) < fraction * BAR as f64 { '█' } else { '░' }).collect()
 }
 

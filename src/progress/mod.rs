@@ -11,6 +11,7 @@ pub mod human;
 mod meter;
 mod rate;
 mod report;
+mod work;
 
 pub use display::Display;
 pub use rate::Window;
@@ -18,6 +19,7 @@ pub use report::{
     ChannelReport, CollectionReport, LagPercentiles, MemoryReport, OwnershipReport, Report, RowCounts,
     WaitedReport,
 };
+pub use work::{Work, WorkDisplay};
 
 /// The state of a pipeline at one moment. Counts are of this run, and only grow.
 #[derive(Clone, Debug, Default)]

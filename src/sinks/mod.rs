@@ -26,8 +26,8 @@ pub trait Sink: Send + Sync + 'static {
     async fn write(&self, write: &Write, deadline: Duration) -> Result<()>;
 
     /// Brings one step of the catalog about, and checks that it is so. Safe to repeat: what is already as asked is
-    /// success, and so is dropping what is not there.
-    async fn apply(&self, ddl: &Ddl) -> Result<()>;
+    /// success, and so is dropping what is not there. It may take several calls; none of them outlives `deadline`.
+    async fn apply(&self, ddl: &Ddl, deadline: Duration) -> Result<()>;
 
     /// What stands on the target under this collection's name, if anything.
     async fn find(&self, name: &CollectionName) -> Result<Found>;

@@ -18,7 +18,7 @@ impl Sink for NullSink {
         Ok(())
     }
 
-    async fn apply(&self, _ddl: &Ddl) -> Result<()> {
+    async fn apply(&self, _ddl: &Ddl, _deadline: Duration) -> Result<()> {
         Ok(())
     }
 

@@ -141,11 +141,16 @@ pub fn drop_collection(collection: &Collection) -> Ddl {
 
 /// Creates the collection with an index on `vector` and loads it.
 pub async fn create_loaded(sink: &dyn Sink, collection: &Arc<Collection>, vector: &str, metric: &str) {
-    sink.apply(&Ddl::CreateCollection(Arc::clone(collection))).await.unwrap();
+    sink.apply(&Ddl::CreateCollection(Arc::clone(collection)), Duration::from_secs(30)).await.unwrap();
     let kind = if metric == "HAMMING" { "BIN_FLAT" } else { "FLAT" };
     let index = index(vector, &[("index_type", kind), ("metric_type", metric)]);
-    sink.apply(&create_index(collection, &index)).await.unwrap();
-    sink.apply(&set_load(collection, None, Some(Load { replicas: 1, partitions: None }))).await.unwrap();
+    sink.apply(&create_index(collection, &index), Duration::from_secs(30)).await.unwrap();
+    sink.apply(
+        &set_load(collection, None, Some(Load { replicas: 1, partitions: None })),
+        Duration::from_secs(30),
+    )
+    .await
+    .unwrap();
 }
 
 /// Asks until the collection is loaded.

@@ -36,6 +36,7 @@ pub use self::store::{Store, destroy, is_in_use};
 pub use self::writer::{Serving, Storage, Writer};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::{self, Point};
+use crate::milvus::tso::Tso;
 use crate::pipeline::Pipeline;
 
 pub mod export;
@@ -153,6 +154,23 @@ pub fn look(folder: &Path) -> Result<Records> {
     records::check(&records)
         .map_err(|error| error.context(format!("the state folder {}", folder.display())))?;
     Ok(records)
+}
+
+/// F of `pipeline`, whose folder may be in use. `None`: nothing was committed yet, or there is no state.
+///
+/// Errors: `Checkpoint`: the folder is another pipeline's, or damaged.
+pub fn peek(folder: &Path, pipeline: &Pipeline) -> Result<Option<Tso>> {
+    if exists(folder).is_err() {
+        return Ok(None);
+    }
+    let records = Store::look(folder)?;
+    if records.is_empty() {
+        return Ok(None);
+    }
+    records::check(&records)
+        .and_then(|()| owner::check(&records, pipeline))
+        .and_then(|()| Ok(Checkpoint::from_records(&records)?.frontier))
+        .map_err(|error| error.context(format!("the state folder {}", folder.display())))
 }
 
 /// Errors: `Checkpoint` if there is no state in `folder`.

@@ -43,6 +43,23 @@ fn collection(id: i64) -> Collection {
 }
 
 #[test]
+fn the_frontier_can_be_seen_while_the_folder_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let see = |name| peek(folder.path(), &pipeline(name, "here"));
+    assert_eq!(see("orders").unwrap(), None);
+    let (writer, _) = open(folder.path(), "orders", "here").unwrap();
+    assert_eq!(see("orders").unwrap(), None);
+    for time in [7, 9] {
+        writer.write(vec![Update::Frontier(Tso(time), BTreeMap::new())]).unwrap();
+        assert_eq!(see("orders").unwrap(), Some(Tso(time)));
+    }
+    assert_eq!(see("others").unwrap_err().kind(), Kind::Checkpoint);
+    drop(writer);
+    assert_eq!(see("orders").unwrap(), Some(Tso(9)));
+    assert_eq!(reopen(folder.path()).frontier, Some(Tso(9)));
+}
+
+#[test]
 fn what_was_written_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let (writer, first) = open(folder.path(), "orders", "here").unwrap();

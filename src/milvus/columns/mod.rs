@@ -16,6 +16,7 @@
 //! constants. Every column is nullable to Arrow, whatever the field is to Milvus, so that whether a message happens
 //! to bring nulls does not change the schema.
 
+mod answer;
 mod decode;
 mod values;
 
@@ -29,6 +30,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType as ArrowType, Field};
 
+pub use answer::query_answer;
 pub use decode::{Decoder, Delete, Insert, Timestamps};
 
 use super::proto::schema::DataType;

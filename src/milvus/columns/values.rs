@@ -95,6 +95,15 @@ impl<'a> Column<'a> {
         Ok(column)
     }
 
+    /// The number of rows, by the values of a column that can be a key.
+    pub(super) fn key_count(&self, payload: &Payload<'a>) -> Result<usize> {
+        match DataType::try_from(self.data_type) {
+            Ok(DataType::Int64) => Ok(long_integers(&self.scalar_parts(3)?, 0)?.len()),
+            Ok(DataType::VarChar | DataType::String) => Ok(views(payload, &self.scalar_parts(6)?, 0)?.len()),
+            _ => Err(corrupt(format!("field `{}` is no key", self.name))),
+        }
+    }
+
     /// Reads the values of `row_count` rows.
     ///
     /// `row_count` must be known to be no more than the payload's bytes: memory is taken for that many.

@@ -213,6 +213,7 @@ struct Steps {
     writer: Writer,
     adopt: bool,
     protected: bool,
+    deadline: Duration,
     state: Mutex<State>,
 }
 
@@ -234,6 +235,7 @@ impl Steps {
             writer: apply.writer.clone(),
             adopt: apply.adopt,
             protected: apply.limits.protected,
+            deadline: apply.limits.call_deadline,
             state: Mutex::new(state),
         }
     }
@@ -266,7 +268,7 @@ impl Steps {
             );
         } else {
             self.begin(ddl, is_drop).await?;
-            self.sink.apply(ddl).await?;
+            self.sink.apply(ddl, self.deadline).await?;
         }
         failpoint::pass(Point::DdlApplied);
         self.record(vec![Update::Applied(ddl.clone(), self.applied(ddl))]).await?;

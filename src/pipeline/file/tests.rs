@@ -30,7 +30,9 @@ uri = "http://127.0.0.1:19530"
 fn environment(name: &str) -> Option<OsString> {
     match name {
         "HOME" => Some("/home/me".into()),
-        "ETCD_PASSWORD" | "KAFKA_PASSWORD" | "PULSAR_TOKEN" | "TARGET_TOKEN" => Some("hidden".into()),
+        "ETCD_PASSWORD" | "KAFKA_PASSWORD" | "PULSAR_TOKEN" | "SOURCE_TOKEN" | "TARGET_TOKEN" => {
+            Some("hidden".into())
+        }
         "CALLS" => Some("7".into()),
         "ADOPT" => Some("true".into()),
         _ => None,
@@ -69,6 +71,18 @@ fn a_minimal_file_gets_all_defaults() {
     assert_eq!(delivery.max_lag, Duration::from_millis(200));
     assert_eq!(delivery.call_deadline, Duration::from_secs(10));
     assert_eq!(delivery.checkpoint_interval, Duration::from_millis(500));
+}
+
+#[test]
+fn the_proxy_of_the_source_may_be_named_in_part() {
+    let with = |table: &str| parse(&MINIMAL.replace("[source.mq]", &format!("{table}\n[source.mq]")));
+    let milvus = with("").unwrap().source.milvus;
+    assert!(milvus.uri.is_none() && milvus.token.is_none() && milvus.tls.is_none());
+    let milvus = with("[source.milvus]\ntoken = \"${SOURCE_TOKEN}\"").unwrap().source.milvus;
+    assert!(milvus.uri.is_none() && milvus.token.is_some());
+    let milvus = with("[source.milvus]\nuri = \"http://s:19530\"").unwrap().source.milvus;
+    assert_eq!(milvus.uri.as_deref(), Some("http://s:19530"));
+    assert!(with("[source.milvus]\nuri = \"s\"").is_err());
 }
 
 #[test]

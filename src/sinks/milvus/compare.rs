@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 
-use super::version::Version;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::{Catalog, Collection, Field};
 use crate::milvus::proto::common::KeyValuePair;
 use crate::milvus::proto::milvus::DescribeCollectionResponse;
 use crate::milvus::proto::schema::{CollectionSchema, DataType, FieldSchema, ValueField};
+use crate::proxy::Version;
 
 /// The type parameters that decide which values a field takes. Others (`mmap.enabled`, …) are about its storage.
 const LIMITS: [&str; 3] = ["dim", "max_length", "max_capacity"];
@@ -70,7 +70,7 @@ pub(super) fn pairs(map: &BTreeMap<String, String>) -> Vec<KeyValuePair> {
 }
 
 /// How what stands on the target differs from `wanted`, each difference in words; none if rows fit.
-pub(super) fn differences(wanted: &Collection, described: &DescribeCollectionResponse) -> Vec<String> {
+pub(crate) fn differences(wanted: &Collection, described: &DescribeCollectionResponse) -> Vec<String> {
     let mut out = Vec::new();
     let empty = CollectionSchema::default();
     let found = described.schema.as_ref().unwrap_or(&empty);

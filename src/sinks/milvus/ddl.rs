@@ -7,19 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use prost::Message as _;
-use tonic::Response;
-
-use super::client::{Client, answer, request};
 use super::compare;
-use super::status::{self, Effect};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Collection, CollectionName, Database, Ddl, Index, Load};
-use crate::milvus::proto::common::{LoadState, Status};
+use crate::milvus::proto::common::LoadState;
 use crate::milvus::proto::milvus as pb;
+use crate::proxy::{Client, none_if_missing, request};
+use prost::Message as _;
 
-/// How long one call may take, and how long its effect may take to show.
+/// How long the effect of a call may take to show.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The first wait before a step is tried again whose failure Milvus did not explain; the next are longer.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -34,8 +31,8 @@ const DEFAULT_PARTITION: &str = "_default";
 /// # Errors
 /// `Conflict` if something else stands under the name, `Refused` if the server says no, also if it says so in words
 /// that don't tell whether it always will, but keeps saying it.
-pub(super) async fn apply(client: &Client, ddl: &Ddl) -> Result<()> {
-    let steps = Steps { client };
+pub(super) async fn apply(client: &Client, ddl: &Ddl, deadline: Duration) -> Result<()> {
+    let steps = Steps { client, deadline };
     patiently(|| steps.apply(ddl)).await
 }
 
@@ -44,8 +41,7 @@ pub(super) async fn describe(
     client: &Client,
     name: &CollectionName,
 ) -> Result<Option<pb::DescribeCollectionResponse>> {
-    let steps = Steps { client };
-    patiently(|| steps.describe(name)).await
+    patiently(|| client.describe(name)).await
 }
 
 /// Repeats what fails without an explanation a few times; then it counts as refused.
@@ -61,7 +57,7 @@ where
                 tracing::warn!(attempt, error = %error, "the target does not know it yet, trying again");
                 tokio::time::sleep(PAUSE * 2u32.pow(attempt - 1)).await;
             }
-            Err(error) if error.kind() == Kind::InDoubt => {
+            Err(error) if error.kind() == Kind::InDoubt && !was_lost(&error) => {
                 if attempt == ATTEMPTS {
                     let message = format!("{} (so {ATTEMPTS} times)", error.message());
                     return Err(Error::new(Kind::Refused, message));
@@ -75,31 +71,15 @@ where
     Err(Error::new(Kind::Internal, "ran out of attempts"))
 }
 
-/// An answer with a status in it.
-trait Answer {
-    fn status(&self) -> Option<&Status>;
+/// Whether a call ended without an answer of Milvus: it may take effect yet, so that nothing may follow it at once.
+fn was_lost(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<tonic::Status>())
 }
-
-impl Answer for Status {
-    fn status(&self) -> Option<&Status> {
-        Some(self)
-    }
-}
-
-macro_rules! answers {
-    ($($answer:ident)*) => {
-        $(impl Answer for pb::$answer {
-            fn status(&self) -> Option<&Status> {
-                self.status.as_ref()
-            }
-        })*
-    };
-}
-
-answers!(ListDatabasesResponse DescribeCollectionResponse ShowPartitionsResponse DescribeIndexResponse GetLoadStateResponse);
 
 struct Steps<'a> {
     client: &'a Client,
+    /// How long each call may take.
+    deadline: Duration,
 }
 
 impl Steps<'_> {
@@ -131,7 +111,9 @@ impl Steps<'_> {
         let message =
             pb::CreateDatabaseRequest { db_name: database.name.clone(), properties, ..Default::default() };
         let what = format!("creating database {}", database.name);
-        self.call(&what, self.client.rpc().create_database(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().create_database(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, || self.has_database(&database.name)).await
     }
 
@@ -141,7 +123,10 @@ impl Steps<'_> {
         }
         let message = pb::DropDatabaseRequest { db_name: name.to_owned(), ..Default::default() };
         let what = format!("dropping database {name}");
-        let dropped = self.call(&what, self.client.rpc().drop_database(request(message, DEADLINE))).await;
+        let dropped = self
+            .client
+            .change(&what, self.client.rpc().drop_database(request(message, self.deadline)), self.deadline)
+            .await;
         dropped.map_err(|error| match error.message().contains("not empty") {
             true => {
                 Error::new(Kind::Conflict, format!("database {name} at {} is not empty", self.client.uri()))
@@ -153,26 +138,7 @@ impl Steps<'_> {
     }
 
     async fn has_database(&self, name: &str) -> Result<bool> {
-        if name == DEFAULT_DATABASE {
-            return Ok(true);
-        }
-        let message = pb::ListDatabasesRequest::default();
-        let mut rpc = self.client.rpc();
-        let call = rpc.list_databases(request(message, DEADLINE));
-        let listed = self.call("listing databases", call).await?;
-        Ok(listed.db_names.iter().any(|listed| listed == name))
-    }
-
-    async fn describe(&self, name: &CollectionName) -> Result<Option<pb::DescribeCollectionResponse>> {
-        let message = pb::DescribeCollectionRequest {
-            db_name: name.database.clone(),
-            collection_name: name.collection.clone(),
-            ..Default::default()
-        };
-        let what = format!("describing collection {name}");
-        let mut rpc = self.client.rpc();
-        let call = rpc.describe_collection(request(message, DEADLINE));
-        none_if_missing(self.call(&what, call).await)
+        Ok(name == DEFAULT_DATABASE || self.client.databases().await?.iter().any(|listed| listed == name))
     }
 
     async fn create_collection(&self, collection: &Collection) -> Result<()> {
@@ -184,7 +150,7 @@ impl Steps<'_> {
             properties: BTreeMap::new(),
         };
         self.create_database(&database).await?;
-        if self.describe(name).await?.is_none() {
+        if self.client.describe(name).await?.is_none() {
             let partition_count = i64::try_from(collection.partitions.len()).unwrap_or(0);
             let message = pb::CreateCollectionRequest {
                 db_name: name.database.clone(),
@@ -197,10 +163,16 @@ impl Steps<'_> {
                 ..Default::default()
             };
             let what = format!("creating collection {name}");
-            self.call(&what, self.client.rpc().create_collection(request(message, DEADLINE))).await?;
+            self.client
+                .change(
+                    &what,
+                    self.client.rpc().create_collection(request(message, self.deadline)),
+                    self.deadline,
+                )
+                .await?;
             failpoint::pass(Point::DdlUnchecked);
         }
-        let Some(described) = self.describe(name).await? else {
+        let Some(described) = self.client.describe(name).await? else {
             return Err(Error::new(
                 Kind::Unavailable,
                 format!("collection {name} was created at {} but is not there", self.client.uri()),
@@ -226,7 +198,7 @@ impl Steps<'_> {
     }
 
     async fn drop_collection(&self, name: &CollectionName) -> Result<()> {
-        if self.describe(name).await?.is_none() {
+        if self.client.describe(name).await?.is_none() {
             return Ok(());
         }
         let message = pb::DropCollectionRequest {
@@ -235,26 +207,15 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("dropping collection {name}");
-        self.call(&what, self.client.rpc().drop_collection(request(message, DEADLINE))).await?;
-        self.until(&what, || async { Ok(self.describe(name).await?.is_none()) }).await
-    }
-
-    /// The names of its partitions; `None` if the collection is not there.
-    async fn partitions(&self, name: &CollectionName) -> Result<Option<Vec<String>>> {
-        let message = pb::ShowPartitionsRequest {
-            db_name: name.database.clone(),
-            collection_name: name.collection.clone(),
-            ..Default::default()
-        };
-        let what = format!("listing partitions of {name}");
-        let mut rpc = self.client.rpc();
-        let call = rpc.show_partitions(request(message, DEADLINE));
-        Ok(none_if_missing(self.call(&what, call).await)?.map(|shown| shown.partition_names))
+        self.client
+            .change(&what, self.client.rpc().drop_collection(request(message, self.deadline)), self.deadline)
+            .await?;
+        self.until(&what, || async { Ok(self.client.describe(name).await?.is_none()) }).await
     }
 
     async fn create_partition(&self, name: &CollectionName, partition: &str) -> Result<()> {
         let is_there = || async {
-            let partitions = self.partitions(name).await?.ok_or_else(|| {
+            let partitions = self.client.partitions(name).await?.ok_or_else(|| {
                 Error::new(Kind::NotFound, format!("collection {name} is not there at {}", self.client.uri()))
             })?;
             Ok(partitions.iter().any(|listed| listed == partition))
@@ -269,13 +230,15 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("creating partition {partition} of {name}");
-        self.call(&what, self.client.rpc().create_partition(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().create_partition(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, is_there).await
     }
 
     async fn drop_partition(&self, name: &CollectionName, partition: &str) -> Result<()> {
         let is_gone = || async {
-            let partitions = self.partitions(name).await?;
+            let partitions = self.client.partitions(name).await?;
             Ok(partitions.is_none_or(|partitions| !partitions.iter().any(|listed| listed == partition)))
         };
         if is_gone().await? {
@@ -290,7 +253,9 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("dropping partition {partition} of {name}");
-        self.call(&what, self.client.rpc().drop_partition(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().drop_partition(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, is_gone).await
     }
 
@@ -302,8 +267,8 @@ impl Steps<'_> {
         };
         let what = format!("describing the indexes of {name}");
         let mut rpc = self.client.rpc();
-        let call = rpc.describe_index(request(message, DEADLINE));
-        let Some(described) = none_if_missing(self.call(&what, call).await)? else { return Ok(false) };
+        let call = rpc.describe_index(request(message, self.deadline));
+        let Some(described) = none_if_missing(self.client.call(&what, call).await)? else { return Ok(false) };
         let mut found = described.index_descriptions.iter();
         Ok(found.any(|found| found.index_name == index.name && found.field_name == index.field))
     }
@@ -319,7 +284,9 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("creating index {} on field `{}` of {name}", index.name, index.field);
-        self.call(&what, self.client.rpc().create_index(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().create_index(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, || self.has_index(name, index)).await
     }
 
@@ -328,7 +295,7 @@ impl Steps<'_> {
         if !self.has_index(name, index).await? {
             return Ok(());
         }
-        if self.load_state(name, &[]).await? != LoadState::NotLoad {
+        if self.client.load_state(name, &[]).await? != LoadState::NotLoad {
             self.release(name).await?;
         }
         let message = pb::DropIndexRequest {
@@ -339,14 +306,16 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("dropping index {} of {name}", index.name);
-        self.call(&what, self.client.rpc().drop_index(request(message, DEADLINE))).await?;
+        self.client
+            .change(&what, self.client.rpc().drop_index(request(message, self.deadline)), self.deadline)
+            .await?;
         self.until(&what, || async { Ok(!self.has_index(name, index).await?) }).await
     }
 
     /// Loading goes on after this: it is enough that the server has begun.
     async fn set_load(&self, name: &CollectionName, from: Option<&Load>, to: Option<&Load>) -> Result<()> {
         let Some(to) = to else {
-            return match self.describe(name).await? {
+            return match self.client.describe(name).await? {
                 Some(_) => self.release(name).await,
                 None => Ok(()),
             };
@@ -354,7 +323,7 @@ impl Steps<'_> {
         match (from, &to.partitions) {
             (Some(from), _) if from.replicas != to.replicas => self.release(name).await?,
             (Some(_), Some(after)) => {
-                let there = self.partitions(name).await?.unwrap_or_default();
+                let there = self.client.partitions(name).await?.unwrap_or_default();
                 let gone = there.into_iter().filter(|partition| !after.contains(partition));
                 self.release_partitions(name, &gone.collect()).await?;
             }
@@ -376,8 +345,14 @@ impl Steps<'_> {
                     replica_number: replicas,
                     ..Default::default()
                 };
-                self.call(&what, self.client.rpc().load_collection(request(message, DEADLINE))).await?;
-                self.until(&what, || async { Ok(is_loaded(self.load_state(name, &[]).await?)) }).await
+                self.client
+                    .change(
+                        &what,
+                        self.client.rpc().load_collection(request(message, self.deadline)),
+                        self.deadline,
+                    )
+                    .await?;
+                self.until(&what, || async { Ok(is_loaded(self.client.load_state(name, &[]).await?)) }).await
             }
             Some(partitions) => {
                 let message = pb::LoadPartitionsRequest {
@@ -387,29 +362,21 @@ impl Steps<'_> {
                     replica_number: replicas,
                     ..Default::default()
                 };
-                self.call(&what, self.client.rpc().load_partitions(request(message, DEADLINE))).await?;
+                self.client
+                    .change(
+                        &what,
+                        self.client.rpc().load_partitions(request(message, self.deadline)),
+                        self.deadline,
+                    )
+                    .await?;
                 for partition in partitions {
                     let only = [partition.clone()];
-                    self.until(&what, || async { Ok(is_loaded(self.load_state(name, &only).await?)) })
+                    self.until(&what, || async { Ok(is_loaded(self.client.load_state(name, &only).await?)) })
                         .await?;
                 }
                 Ok(())
             }
         }
-    }
-
-    /// The state of the collection, or of these partitions.
-    async fn load_state(&self, name: &CollectionName, partitions: &[String]) -> Result<LoadState> {
-        let message = pb::GetLoadStateRequest {
-            db_name: name.database.clone(),
-            collection_name: name.collection.clone(),
-            partition_names: partitions.to_vec(),
-            ..Default::default()
-        };
-        let what = format!("asking whether {name} is loaded");
-        let mut rpc = self.client.rpc();
-        let call = rpc.get_load_state(request(message, DEADLINE));
-        Ok(self.call(&what, call).await?.state())
     }
 
     async fn release(&self, name: &CollectionName) -> Result<()> {
@@ -419,16 +386,22 @@ impl Steps<'_> {
             ..Default::default()
         };
         let what = format!("releasing collection {name}");
-        self.call(&what, self.client.rpc().release_collection(request(message, DEADLINE))).await?;
-        self.until(&what, || async { Ok(!is_loaded(self.load_state(name, &[]).await?)) }).await
+        self.client
+            .change(
+                &what,
+                self.client.rpc().release_collection(request(message, self.deadline)),
+                self.deadline,
+            )
+            .await?;
+        self.until(&what, || async { Ok(!is_loaded(self.client.load_state(name, &[]).await?)) }).await
     }
 
     /// Releases those of `partitions` that are there and loaded.
     async fn release_partitions(&self, name: &CollectionName, partitions: &BTreeSet<String>) -> Result<()> {
-        let there = self.partitions(name).await?.unwrap_or_default();
+        let there = self.client.partitions(name).await?.unwrap_or_default();
         for partition in partitions.iter().filter(|partition| there.contains(partition)) {
             let only = [partition.clone()];
-            if !is_loaded(self.load_state(name, &only).await?) {
+            if !is_loaded(self.client.load_state(name, &only).await?) {
                 continue;
             }
             let message = pb::ReleasePartitionsRequest {
@@ -438,8 +411,15 @@ impl Steps<'_> {
                 ..Default::default()
             };
             let what = format!("releasing partition {partition} of {name}");
-            self.call(&what, self.client.rpc().release_partitions(request(message, DEADLINE))).await?;
-            self.until(&what, || async { Ok(!is_loaded(self.load_state(name, &only).await?)) }).await?;
+            self.client
+                .change(
+                    &what,
+                    self.client.rpc().release_partitions(request(message, self.deadline)),
+                    self.deadline,
+                )
+                .await?;
+            self.until(&what, || async { Ok(!is_loaded(self.client.load_state(name, &only).await?)) })
+                .await?;
         }
         Ok(())
     }
@@ -459,10 +439,16 @@ impl Steps<'_> {
                 properties: wanted.clone(),
                 ..Default::default()
             };
-            self.call(&what, self.client.rpc().alter_collection(request(message, DEADLINE))).await?;
+            self.client
+                .change(
+                    &what,
+                    self.client.rpc().alter_collection(request(message, self.deadline)),
+                    self.deadline,
+                )
+                .await?;
         }
         let found = || async {
-            let described = self.describe(name).await?;
+            let described = self.client.describe(name).await?;
             described.map(|described| described.properties).ok_or_else(|| {
                 Error::new(Kind::NotFound, format!("collection {name} is not there at {}", self.client.uri()))
             })
@@ -477,18 +463,6 @@ impl Steps<'_> {
                 "the target has a property that the source does not have");
         }
         Ok(())
-    }
-
-    /// Makes one call and checks the status in its answer.
-    async fn call<T: Answer>(
-        &self,
-        what: &str,
-        call: impl Future<Output = Result<Response<T>, tonic::Status>>,
-    ) -> Result<T> {
-        let what = format!("{what} at {}", self.client.uri());
-        let answered = answer(call, DEADLINE, Effect::Repeatable, &what).await?;
-        status::check(answered.status(), Effect::Repeatable, &what)?;
-        Ok(answered)
     }
 
     /// Waits until what was done shows.
@@ -513,12 +487,4 @@ impl Steps<'_> {
 
 fn is_loaded(state: LoadState) -> bool {
     matches!(state, LoadState::Loading | LoadState::Loaded)
-}
-
-fn none_if_missing<T>(answer: Result<T>) -> Result<Option<T>> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error) if error.kind() == Kind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }

@@ -12,12 +12,12 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::{Buffer, NullBuffer};
 
-use super::rope::Rope;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::{Collection, Field};
 use crate::milvus::columns::Layout;
 use crate::milvus::proto::schema::DataType;
 use crate::milvus::wire::{field_len, put_bytes, put_varint};
+use crate::proxy::rope::Rope;
 
 #[cfg(target_endian = "big")]
 compile_error!("Arrow's buffers are sent as they are, which needs a little-endian machine");

@@ -1,25 +1,17 @@
 //! A Milvus as the target, written by Insert, Upsert and Delete.
 //!
-//! [`encode`] turns columns into requests, [`client`] sends them, [`status`] sorts the answers; [`ddl`] brings
+//! [`encode`] turns columns into requests, [`crate::proxy`] sends them and sorts the answers; [`ddl`] brings
 //! collections about and [`compare`] tells how they differ.
 
-mod client;
-mod compare;
-mod connector;
+pub(crate) mod compare;
 mod ddl;
 mod encode;
-mod expression;
-mod rope;
-mod status;
-mod version;
 
 use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, RecordBatch};
 use async_trait::async_trait;
 
-use self::client::{Client, MAX_REQUEST, RowCall, answer, request};
-use self::status::Effect;
 use super::{Found, Operation, Sink, Write};
 use crate::error::{Disposition, Error, Kind, Result};
 use crate::failpoint::{self, Point};
@@ -27,6 +19,9 @@ use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
 use crate::milvus::proto::milvus as pb;
 use crate::ownership::Fence;
 use crate::pipeline::MilvusTarget;
+use crate::proxy::expression;
+use crate::proxy::status::{self, Effect};
+use crate::proxy::{Client, MAX_REQUEST, Role, RowCall, answer, request};
 
 /// A Milvus 2.3, 2.4 or 2.5.
 pub struct MilvusSink {
@@ -39,7 +34,7 @@ impl MilvusSink {
     /// # Errors
     /// `Unavailable`, `Denied`, `Version`, or `PipelineFile` for settings that can't be used; all name the address.
     pub async fn connect(config: &MilvusTarget, fence: Fence) -> Result<MilvusSink> {
-        Ok(MilvusSink { client: Client::connect(config, fence).await? })
+        Ok(MilvusSink { client: Client::connect(&config.server(), Role::Target, fence).await? })
     }
 
     /// Sends rows, in more than one request if they are too large for one.
@@ -143,8 +138,8 @@ impl Sink for MilvusSink {
         }
     }
 
-    async fn apply(&self, ddl: &Ddl) -> Result<()> {
-        ddl::apply(&self.client, ddl).await
+    async fn apply(&self, ddl: &Ddl, deadline: Duration) -> Result<()> {
+        ddl::apply(&self.client, ddl, deadline).await
     }
 
     async fn find(&self, name: &CollectionName) -> Result<Found> {

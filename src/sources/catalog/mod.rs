@@ -145,6 +145,15 @@ impl CatalogSource {
         format!("Milvus{version} by etcd at {}, {}", self.servers.describe(), self.meta.prefix())
     }
 
+    /// The hosts of the proxies that run, as they tell etcd: with the port at which the cluster's own servers reach
+    /// them, not clients.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`.
+    pub async fn proxies(&self) -> Result<Vec<String>> {
+        Ok(version::proxies(&sessions(&self.connection, &self.meta).await?))
+    }
+
     /// The catalog as it is now.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Which Milvus this is.
+//! Which Milvus this is: its version, and where its proxies are.
 
 use std::fmt;
 
@@ -44,6 +44,16 @@ impl Version {
 struct Session {
     #[serde(rename = "Version", default)]
     version: String,
+    #[serde(rename = "Address", default)]
+    address: String,
+}
+
+/// The addresses of the proxies among `sessions`, `host:port` each.
+pub fn proxies(sessions: &[(String, Vec<u8>)]) -> Vec<String> {
+    let proxies = sessions.iter().filter(|(role, _)| role == "proxy" || role.starts_with("proxy-"));
+    let addresses =
+        proxies.filter_map(|(_, value)| Some(serde_json::from_slice::<Session>(value).ok()?.address));
+    addresses.filter(|address| !address.is_empty()).collect()
 }
 
 /// The lowest version among the servers that run, `None` if none runs or none says a version that can be read.
@@ -99,6 +109,14 @@ mod tests {
         let sessions =
             [session("rootcoord", "2.4.1"), session("datanode-3", "2.3.5"), ("id".into(), b"17".to_vec())];
         assert_eq!(running(&sessions, "x").unwrap(), Version::parse("2.3.5"));
+    }
+
+    #[test]
+    fn proxies_are_found_among_the_servers() {
+        let sessions =
+            [session("rootcoord", "2.3.5"), session("proxy-7", "2.3.5"), ("id".into(), b"17".to_vec())];
+        assert_eq!(proxies(&sessions), ["127.0.0.1:1"]);
+        assert_eq!(proxies(&sessions[..1]), Vec::<String>::new());
     }
 
     #[test]

@@ -49,6 +49,7 @@ impl Filled for Etcd {
             etcd_tls: None,
             root_path: "by-dev".into(),
             meta_path: "meta".into(),
+            milvus: Default::default(),
             mq: MqConfig::Rocksmq(RocksmqConfig { path: "/nowhere".into() }),
             start: Default::default(),
             positions: Default::default(),

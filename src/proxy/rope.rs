@@ -7,7 +7,7 @@ use crate::milvus::wire::{put_bytes, put_header, put_integer};
 
 /// An encoded message, or a part of one, in pieces.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rope {
+pub(crate) struct Rope {
     pieces: Vec<Bytes>,
     /// Small writes since the last piece.
     open: Vec<u8>,
@@ -19,28 +19,28 @@ const COPIED: usize = 512;
 
 impl Rope {
     /// The number of bytes.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The pieces in order.
-    pub(super) fn into_pieces(mut self) -> Vec<Bytes> {
+    pub(crate) fn into_pieces(mut self) -> Vec<Bytes> {
         self.close();
         self.pieces
     }
 
     /// Field `number` with an integer or boolean.
-    pub(super) fn integer(&mut self, number: u32, value: u64) {
+    pub(crate) fn integer(&mut self, number: u32, value: u64) {
         self.write(|open| put_integer(open, number, value));
     }
 
     /// Field `number` with a string or bytes, copied.
-    pub(super) fn bytes(&mut self, number: u32, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, number: u32, value: &[u8]) {
         self.write(|open| put_bytes(open, number, value));
     }
 
     /// Field `number` with the message or packed numbers that `inner` is.
-    pub(super) fn nest(&mut self, number: u32, mut inner: Rope) {
+    pub(crate) fn nest(&mut self, number: u32, mut inner: Rope) {
         self.write(|open| put_header(open, number, inner.len));
         if inner.pieces.is_empty() {
             self.raw(inner.open);
@@ -53,7 +53,7 @@ impl Rope {
     }
 
     /// The bytes of `buffer`, without a copy unless they are few.
-    pub(super) fn buffer(&mut self, buffer: &Buffer) {
+    pub(crate) fn buffer(&mut self, buffer: &Buffer) {
         if buffer.len() < COPIED {
             self.write(|open| open.extend_from_slice(buffer));
         } else {
@@ -64,7 +64,7 @@ impl Rope {
     }
 
     /// `bytes` as they are.
-    pub(super) fn raw(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn raw(&mut self, bytes: Vec<u8>) {
         if bytes.len() < COPIED {
             self.write(|open| open.extend_from_slice(&bytes));
         } else {
@@ -75,7 +75,7 @@ impl Rope {
     }
 
     /// A rope of exactly the bytes that `fill` writes, with room for `capacity` bytes from the start.
-    pub(super) fn filled(capacity: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Rope {
+    pub(crate) fn filled(capacity: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Rope {
         let mut open = Vec::with_capacity(capacity);
         fill(&mut open);
         Rope { len: open.len(), open, pieces: Vec::new() }

@@ -14,8 +14,8 @@ use crate::ownership::Closed;
 
 /// What a call leaves behind if its answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// It writes rows: whether it did is in doubt.
+pub(crate) enum Effect {
+    /// It changes something: whether it did is in doubt.
     Rows,
     /// It only reads, or sending it again comes to the same.
     Repeatable,
@@ -55,7 +55,7 @@ const REFUSALS: &[&str] = &[
 ///
 /// # Errors
 /// Of the kind that tells what to do next.
-pub(super) fn check(status: Option<&Status>, effect: Effect, what: &str) -> Result<()> {
+pub(crate) fn check(status: Option<&Status>, effect: Effect, what: &str) -> Result<()> {
     let Some(status) = status else { return Ok(()) };
     match kind_of(status, effect) {
         None => Ok(()),
@@ -120,7 +120,7 @@ fn unknown(status: &Status, effect: Effect) -> Kind {
 }
 
 /// The error of a call that failed as a call, without an answer of Milvus.
-pub(super) fn of_call(status: tonic::Status, effect: Effect, what: &str) -> Error {
+pub(crate) fn of_call(status: tonic::Status, effect: Effect, what: &str) -> Error {
     let lost = match effect {
         Effect::Rows => Kind::InDoubt,
         Effect::Repeatable => Kind::Unavailable,
@@ -146,7 +146,7 @@ pub(super) fn of_call(status: tonic::Status, effect: Effect, what: &str) -> Erro
 }
 
 /// The error of a call that was not answered within its deadline.
-pub(super) fn of_silence(effect: Effect, what: &str) -> Error {
+pub(crate) fn of_silence(effect: Effect, what: &str) -> Error {
     of_call(tonic::Status::deadline_exceeded("no answer within the deadline"), effect, what)
 }
 
@@ -171,7 +171,7 @@ fn has_cause<E: StdError + 'static>(status: &tonic::Status) -> bool {
 
 fn with_hint(error: Error) -> Error {
     match error.kind() {
-        Kind::Denied => error.hint("check `token` in [target], and the permissions of its user"),
+        Kind::Denied => error.hint("check `token`, and the permissions of its user"),
         Kind::Exhausted => error.hint("make room on the target: memory, disk, nodes, or its quota settings"),
         _ => error,
     }

@@ -22,10 +22,10 @@ use crate::milvus::proto::common::{ClientInfo, Status};
 use crate::milvus::proto::milvus::milvus_service_client::MilvusServiceClient;
 use crate::milvus::proto::milvus::{ConnectRequest, GetVersionRequest};
 use crate::ownership::Fence;
-use crate::pipeline::{MilvusTarget, Secret, Tls};
+use crate::pipeline::{MilvusServer, Secret, Tls};
 
 /// Milvus' proxy takes 64 MiB (`proxy.grpc.serverMaxRecvSize`); the rest is for names and headers.
-pub(super) const MAX_REQUEST: usize = 60 << 20;
+pub(crate) const MAX_REQUEST: usize = 60 << 20;
 /// An answer repeats the keys of an insert.
 const MAX_ANSWER: usize = 256 << 20;
 const WINDOW: u32 = 16 << 20;
@@ -35,18 +35,54 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection. It is made anew by itself when it breaks; calls that it carried then fail.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     service: InterceptedService<Channel, Gate>,
+    role: Role,
     uri: String,
     version: Version,
 }
 
+/// Which side of the pipeline a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Source,
+    Target,
+}
+
+impl Role {
+    /// The word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Target => "target",
+        }
+    }
+
+    /// Names the right key of the pipeline file where it is to be looked at.
+    pub(crate) fn advise(self, error: Error) -> Error {
+        match error.kind() {
+            Kind::Denied => {
+                error.hint(format!("check `token` in {}, and the permissions of its user", self.table()))
+            }
+            _ => error,
+        }
+    }
+
+    /// The table of the pipeline file that says how to reach it.
+    fn table(self) -> &'static str {
+        match self {
+            Role::Source => "[source.milvus]",
+            Role::Target => "[target]",
+        }
+    }
+}
+
 /// The generated client on our connection.
-pub(super) type Rpc = MilvusServiceClient<InterceptedService<Channel, Gate>>;
+pub(crate) type Rpc = MilvusServiceClient<InterceptedService<Channel, Gate>>;
 
 /// A call that writes rows, encoded by us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowCall {
+pub(crate) enum RowCall {
     Insert,
     Upsert,
 }
@@ -56,33 +92,45 @@ impl Client {
     ///
     /// # Errors
     /// `PipelineFile` for an impossible address or TLS file, `Unavailable`, `Denied`, `Version`; all name the address.
-    pub(super) async fn connect(target: &MilvusTarget, fence: Fence) -> Result<Client> {
-        let at = |error: Error| error.context(format!("target {}", target.uri));
+    pub(crate) async fn connect(target: &MilvusServer, role: Role, fence: Fence) -> Result<Client> {
+        let at = |error: Error| role.advise(error).context(format!("{} {}", role.word(), target.uri));
         let endpoint = endpoint(target).map_err(at)?;
         let gate = Gate::new(target.token.as_ref(), fence.clone()).map_err(at)?;
         let connecting = connector::connect(&endpoint, target.connect_timeout, fence);
         let channel = tokio::time::timeout(target.connect_timeout, connecting)
             .await
-            .map_err(|_| unreachable().caused_by(format!("no answer within {:?}", target.connect_timeout)))
-            .and_then(|connected| connected.map_err(|error| unreachable().caused_by(error)))
+            .map_err(|_| {
+                unreachable(role).caused_by(format!("no answer within {:?}", target.connect_timeout))
+            })
+            .and_then(|connected| connected.map_err(|error| unreachable(role).caused_by(error)))
             .map_err(at)?;
         let service = InterceptedService::new(channel, gate);
         let version = hello(&service, target.connect_timeout).await.map_err(at)?;
-        Ok(Client { service, uri: target.uri.clone(), version })
+        Ok(Client { service, role, uri: target.uri.clone(), version })
+    }
+
+    /// Which side it is.
+    pub(crate) fn role(&self) -> Role {
+        self.role
     }
 
     /// The address.
-    pub(super) fn uri(&self) -> &str {
+    pub(crate) fn uri(&self) -> &str {
         &self.uri
     }
 
     /// The server's version.
-    pub(super) fn version(&self) -> &Version {
+    pub(crate) fn version(&self) -> &Version {
         &self.version
     }
 
+    /// To make calls with messages that are encoded or decoded in a way of their own.
+    pub(crate) fn grpc(&self) -> tonic::client::Grpc<InterceptedService<Channel, Gate>> {
+        tonic::client::Grpc::new(self.service.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
     /// To make calls with [`answer`].
-    pub(super) fn rpc(&self) -> Rpc {
+    pub(crate) fn rpc(&self) -> Rpc {
         rpc(&self.service)
     }
 
@@ -90,7 +138,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`status::check`] with rows at stake.
-    pub(super) async fn send_rows(
+    pub(crate) async fn send_rows(
         &self,
         call: RowCall,
         rope: Rope,
@@ -101,13 +149,14 @@ impl Client {
             RowCall::Insert => "/milvus.proto.milvus.MilvusService/Insert",
             RowCall::Upsert => "/milvus.proto.milvus.MilvusService/Upsert",
         });
-        let mut grpc = tonic::client::Grpc::new(self.service.clone()).max_decoding_message_size(MAX_ANSWER);
+        let mut grpc = self.grpc();
         let sent = async {
             grpc.ready().await.map_err(|error| tonic::Status::from_error(Box::new(error)))?;
             grpc.unary(request(rope, deadline), path, RopeCodec::default()).await
         };
-        let answer = answer(sent, deadline, Effect::Rows, what).await?;
-        status::check(answer.status.as_ref(), Effect::Rows, what)?;
+        let advise = |error| self.role.advise(error);
+        let answer = answer(sent, deadline, Effect::Rows, what).await.map_err(advise)?;
+        status::check(answer.status.as_ref(), Effect::Rows, what).map_err(advise)?;
         Ok(answer)
     }
 }
@@ -116,7 +165,7 @@ impl Client {
 ///
 /// # Errors
 /// If the call as such fails; the status in the answer is not looked at.
-pub(super) async fn answer<T>(
+pub(crate) async fn answer<T>(
     call: impl Future<Output = Result<Response<T>, tonic::Status>>,
     deadline: Duration,
     effect: Effect,
@@ -130,7 +179,7 @@ pub(super) async fn answer<T>(
 }
 
 /// A request that tells the server its deadline.
-pub(super) fn request<T>(message: T, deadline: Duration) -> Request<T> {
+pub(crate) fn request<T>(message: T, deadline: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(deadline);
     request.extensions_mut().insert(Deadline(deadline));
@@ -167,7 +216,7 @@ async fn hello(service: &InterceptedService<Channel, Gate>, deadline: Duration) 
     Version::parse(&version.version)
 }
 
-fn endpoint(target: &MilvusTarget) -> Result<Endpoint> {
+fn endpoint(target: &MilvusServer) -> Result<Endpoint> {
     let invalid = |message: &str| Error::new(Kind::PipelineFile, message.to_owned());
     let endpoint = Endpoint::from_shared(target.uri.clone())
         .map_err(|error| invalid("this is not an address").caused_by(error))?;
@@ -216,15 +265,15 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     })
 }
 
-fn unreachable() -> Error {
+fn unreachable(role: Role) -> Error {
     Error::new(Kind::Unavailable, "the server can't be reached")
-        .hint("check `uri` in [target], and that Milvus is running")
+        .hint(format!("check `uri` in {}, and that Milvus is running", role.table()))
 }
 
 /// What each call passes last: it gets the token, as Milvus' own clients do (base64 in `authorization`), and no call gets
 /// out, or may take, longer than the pipeline is ours.
 #[derive(Clone)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     token: Option<MetadataValue<Ascii>>,
     fence: Fence,
 }
@@ -262,11 +311,11 @@ impl Interceptor for Gate {
 
 /// What is of interest in a `milvus.MutationResult`. It also holds the keys of all rows, which are skipped.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct RowsAnswer {
+pub(crate) struct RowsAnswer {
     #[prost(message, optional, tag = "1")]
     status: Option<Status>,
     #[prost(int64, tag = "6")]
-    pub(super) insert_count: i64,
+    pub(crate) insert_count: i64,
 }
 
 /// Writes a rope's pieces into the connection's buffer.

@@ -7,7 +7,7 @@ use crate::milvus::proto::schema::DataType;
 
 /// A server's version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Version {
+pub(crate) struct Version {
     number: (u32, u32, u32),
     text: String,
 }
@@ -21,29 +21,29 @@ impl Version {
     ///
     /// # Errors
     /// `Version` if it can't be read or is not supported.
-    pub(super) fn parse(text: &str) -> Result<Version> {
+    pub(crate) fn parse(text: &str) -> Result<Version> {
         let unsupported = |message: String| {
-            Error::new(Kind::Version, message).hint("Milvus 2.3, 2.4 and 2.5 can be written to")
+            Error::new(Kind::Version, message).hint("Milvus 2.3, 2.4 and 2.5 are supported")
         };
-        let number = parse_number(text)
-            .ok_or_else(|| unsupported(format!("the target says that its version is `{text}`")))?;
+        let number =
+            parse_number(text).ok_or_else(|| unsupported(format!("it says that its version is `{text}`")))?;
         if number < SUPPORTED.0 {
-            return Err(unsupported(format!("the target is Milvus {text}, which is too old")));
+            return Err(unsupported(format!("it is Milvus {text}, which is too old")));
         }
         if number >= SUPPORTED.1 {
-            return Err(unsupported(format!("the target is Milvus {text}, which is too new")));
+            return Err(unsupported(format!("it is Milvus {text}, which is too new")));
         }
         Ok(Version { number, text: text.to_owned() })
     }
 
     /// Whether it is `major.minor.patch` or later.
-    pub(super) fn is_at_least(&self, major: u32, minor: u32, patch: u32) -> bool {
+    pub(crate) fn is_at_least(&self, major: u32, minor: u32, patch: u32) -> bool {
         self.number >= (major, minor, patch)
     }
 
     /// The first version that can store fields of this type. Versions before don't check: 2.3.5 creates a
     /// collection with sparse vectors and then can't take rows.
-    pub(super) fn needed_for(data_type: DataType) -> (u32, u32, u32) {
+    pub(crate) fn needed_for(data_type: DataType) -> (u32, u32, u32) {
         match data_type {
             DataType::Array => (2, 3, 2),
             DataType::Float16Vector | DataType::BFloat16Vector | DataType::SparseFloatVector => (2, 4, 0),

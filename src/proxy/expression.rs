@@ -1,4 +1,4 @@
-//! The filter expression of a delete: `key in [1, 2]`, `key in ["a", "b"]`.
+//! Filter expressions: that of a delete, `key in [1, 2]` or `key in ["a", "b"]`, and what texts look like in one.
 
 use std::fmt::Write as _;
 
@@ -16,18 +16,18 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// An expression, and how many of the keys it covers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Expression {
+pub(crate) struct Expression {
     /// The text.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// The number of keys.
-    pub(super) key_count: usize,
+    pub(crate) key_count: usize,
 }
 
 /// The expression for the keys from number `start` on, as many of them as fit into one.
 ///
 /// # Errors
 /// `Corrupt` if `keys` are not integers or texts without nulls.
-pub(super) fn delete(field: &str, keys: &ArrayRef, start: usize) -> Result<Expression> {
+pub(crate) fn delete(field: &str, keys: &ArrayRef, start: usize) -> Result<Expression> {
     if keys.null_count() > 0 {
         return Err(Error::new(Kind::Corrupt, format!("a key of `{field}` to delete is null")));
     }
@@ -74,7 +74,7 @@ impl List {
 
 /// A text as the expression parser of 2.3 reads it back: in double quotes, five characters escaped, all else as it
 /// is. (Other escapes exist, but not for every character: `\ud83d\ude00` is refused.)
-fn put_text(out: &mut String, text: &str) {
+pub(crate) fn put_text(out: &mut String, text: &str) {
     out.push('"');
     let mut rest = text;
     while let Some(place) = rest.find(['\\', '"', '\n', '\r', '\t']) {
