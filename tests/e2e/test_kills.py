@@ -22,8 +22,8 @@ from testbed.recovery import recover
 
 KILLS = int(os.environ.get("MIGRANS_KILLS", "20"))
 SEED = int(os.environ.get("MIGRANS_SEED", "1"))
-SERVERS = ("target", "source")
-SERVERS_TO_KILL = os.environ.get("MIGRANS_KILL_SERVERS", ",".join(SERVERS)).split(",")
+SERVERS_TO_KILL = os.environ.get("MIGRANS_KILL_SERVERS", "target,source").split(",")
+SERVER_KILLS = 2  # for each, over the run
 DEADLINE = 2  # seconds a call may take
 RECOVER_WITHIN = 3.0  # seconds beyond that
 
@@ -166,8 +166,8 @@ class Ordeal:
         end = len(self.deaths) + kills
         cycle = 0
         while len(self.deaths) < end:
-            if cycle % 12 in (3, 9) and SERVERS[cycle % 12 == 9] in SERVERS_TO_KILL:
-                self._server_too(self.scene.target if cycle % 12 == 3 else self.scene.source)
+            if server := self._server_of(cycle):
+                self._server_too(server)
             elif cycle % 3 == 0:
                 self.recover()
                 time.sleep(self.rng.uniform(0, 1))
@@ -179,6 +179,13 @@ class Ordeal:
             cycle += 1
             if cycle % 25 == 0:
                 print(f"    {len(self.deaths)} deaths", flush=True)
+
+    def _server_of(self, cycle: int):
+        """Every sixth time one of them. Not more often: a Milvus 2.3.5 that is killed again and again loses rows that are not flushed,
+        without any help (`python -m testbed.losing_rows`)."""
+        name = {3: "target", 9: "source"}.get(cycle % 12)
+        server = {"target": self.scene.target, "source": self.scene.source}.get(name if name in SERVERS_TO_KILL else None)
+        return server if server and self.restarts[server] < SERVER_KILLS else None
 
     def _server_too(self, server) -> None:
         """Killed under a pipeline, which is killed too: while the server is away, while it comes back, or later."""
