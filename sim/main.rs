@@ -55,7 +55,8 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 while over.is_none_or(|over| Instant::now() < over) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let has_failed = || !failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_empty();
+                    let has_failed =
+                        || !failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_empty();
                     if seed >= end || arguments.fail_fast && has_failed() {
                         break;
                     }

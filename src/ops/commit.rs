@@ -181,9 +181,10 @@ mod tests {
     #[test]
     fn a_retired_channel_is_forgotten_once_it_is_behind() {
         let mut book = Book::new(Tso(0), BTreeMap::new());
+        book.note(mark("a", 5, Some(1)));
         book.note(mark("a", 20, Some(2)));
         book.note(mark("a", 20, None));
-        assert_eq!(at(&mut book, 10), [("a".into(), 2)]);
+        assert_eq!(at(&mut book, 10), [("a".into(), 1)]);
         assert_eq!(at(&mut book, 20), []);
     }
 

@@ -414,7 +414,7 @@ fn it_is_shown_to_people_and_programs() {
         "a_1 at id ",
         "in doubt   a_1_7v0 up to 1970-01-01T00:00:00.000Z (50)",
         "default.c (id 7): 1 partition(s), 0 index(es), adopted",
-        "collection 8 was about to be created",
+        "begun",
         "not cleanly, or running",
     ] {
         assert!(text.contains(part), "{part:?} is not in:\n{text}");
