@@ -381,7 +381,9 @@ impl Tables {
                 held.partitions.entry(partition.name.clone()).or_default();
             }
             (Ddl::DropPartition { partition, .. }, Some(held)) => {
-                if held.load.is_some() {
+                let is_loaded =
+                    |load: &Load| load.partitions.as_ref().is_none_or(|loaded| loaded.contains(partition));
+                if held.load.as_ref().is_some_and(is_loaded) {
                     return refused(format!("partition {partition} is loaded"));
                 }
                 held.partitions.remove(partition);
