@@ -217,8 +217,8 @@ class Ordeal:
         try:
             readable(self.scene.source, [table], timeout=20)
         except TimeoutError:
-            table.client.release(table.name)
-            table.load()
+            self.scene.source.restart()
+            readable(self.scene.source, [table])
 
     def end(self) -> None:
         for work in (self.heavy, self.changing):
