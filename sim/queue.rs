@@ -109,6 +109,11 @@ impl SimQueue {
         opens.values().copied().max().unwrap_or(1)
     }
 
+    /// Whether a channel that was opened late has not come to `frontier` yet: nothing of what it has before that is released.
+    pub fn is_behind(&self, frontier: Tso) -> bool {
+        self.lock().values().any(|opened| opened.tick < frontier)
+    }
+
     /// Channels of which there is more to hand over.
     pub fn readable(&self) -> Vec<PChannel> {
         let topics = self.topics.lock();
