@@ -274,11 +274,19 @@ impl Follow {
         initial: bool,
         events: &mut Vec<ChannelEvent>,
     ) {
+        let closed: BTreeSet<PChannel> = collections
+            .flat_map(|collection| &collection.vchannels)
+            .map(VChannel::pchannel)
+            .filter(|channel| !self.open.contains(channel))
+            .collect();
         let mut starts: BTreeMap<PChannel, (Tso, Start)> = BTreeMap::new();
-        for collection in collections {
+        // Also those that are not there yet: after a crash a collection may be older than one that was brought about before
+        // it, and the channel will be open by its time.
+        let wanted = Arc::clone(&self.wanted);
+        for collection in wanted.collections.values() {
             for vchannel in &collection.vchannels {
                 let channel = vchannel.pchannel();
-                if self.open.contains(&channel) {
+                if !closed.contains(&channel) {
                     continue;
                 }
                 let start = self.start_of(collection, vchannel, &channel, initial);
