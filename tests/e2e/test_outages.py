@@ -84,7 +84,7 @@ def test_broker_is_killed_under_load(busy):
     busy.settle(**REPEATS)
 
 
-OUTAGE = float(os.environ.get("MIGRANS_OUTAGE", 0))
+OUTAGE = int(os.environ.get("MIGRANS_OUTAGE", 0))
 
 
 @pytest.mark.limit(240 + 2 * OUTAGE)
