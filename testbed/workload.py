@@ -270,7 +270,7 @@ class Table:
         keys, self.dead = self.dead[:n], self.dead[n:]
         return self.insert(len(keys), partition, keys) if keys and not self.key.auto_id else []
 
-    def bulk(self, rows: int, batch_bytes: int = 5_000_000, partition: str = "") -> int:
+    def bulk(self, rows: int, batch_bytes: int = 4_000_000, partition: str = "") -> int:
         """Many rows of the plain schema as fast as the server takes them; returns the bytes of the vectors."""
         dim = self.vector.params["dim"]
         batch = max(1, batch_bytes // (dim * 4))
