@@ -244,6 +244,8 @@ def fail_points() -> list[str]:
     return [line.split("\t")[0] for line in run.stdout.splitlines()]
 
 
+@pytest.mark.only(*(["rocksmq", "kafka", "pulsar"] if "MIGRANS_KILLS" in os.environ else ["rocksmq"]),
+                  reason="it takes minutes; `make soak` does it on every queue")
 @pytest.mark.limit(600 + 15 * KILLS)
 def test_killed_anywhere(scene):
     ordeal = Ordeal(scene)
