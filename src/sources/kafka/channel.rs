@@ -117,25 +117,36 @@ impl Channel {
         wake: impl Fn() + Send + Sync + 'static,
     ) {
         let State::Found { next, goal } = self.state else { return };
+        // Before the assignment: what is fetched before the split goes to the queue of the consumer, where nobody expects it.
+        let Some(mut queue) = consumer.split_partition_queue(&self.name.0, PARTITION) else {
+            self.outlet.fail(unassignable(&self.name, &"no queue for it"));
+            return;
+        };
+        queue.set_nonempty_callback(wake);
         let mut list = TopicPartitionList::new();
         let assigned = list
             .add_partition_offset(&self.name.0, PARTITION, Offset::Offset(next))
-            .and_then(|()| consumer.incremental_assign(&list))
-            .map(|()| consumer.split_partition_queue(&self.name.0, PARTITION));
-        match assigned {
-            Ok(Some(mut queue)) => {
-                queue.set_nonempty_callback(wake);
-                tracing::debug!(channel = %self.name, next, goal, "assigned");
-                if next >= goal {
-                    self.outlet.caught_up();
-                }
-                self.state = State::Assigned { queue, goal, next };
-                self.heard = Instant::now();
-                self.outlet.waits(None);
-            }
-            Ok(None) => self.outlet.fail(unassignable(&self.name, &"no queue for it")),
-            Err(error) => self.outlet.fail(unassignable(&self.name, &error)),
+            .and_then(|()| consumer.incremental_assign(&list));
+        if let Err(error) = assigned {
+            self.outlet.fail(unassignable(&self.name, &error));
+            return;
         }
+        tracing::debug!(channel = %self.name, next, goal, "assigned");
+        if next >= goal {
+            self.outlet.caught_up();
+        }
+        self.state = State::Assigned { queue, goal, next };
+        self.heard = Instant::now();
+        self.outlet.waits(None);
+    }
+
+    /// A message of this channel came where none is read from: without it the channel can't go on.
+    pub(super) fn astray(&mut self, offset: i64) {
+        let what = format!(
+            "channel {}: librdkafka delivered offset {offset} to another queue than the channel's",
+            self.name
+        );
+        self.outlet.fail(Error::new(Kind::Internal, what));
     }
 
     /// Says so if nothing has come for long and librdkafka has complained since.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError};
+use rdkafka::Message;
 use rdkafka::consumer::BaseConsumer;
 
 use super::channel::{Channel, Stop};
@@ -59,12 +60,7 @@ impl Reader {
     pub(super) fn run(mut self) {
         let mut room_wait = ROOM_WAIT.0;
         while !self.context.stop.load(Ordering::Relaxed) && self.take_commands() {
-            // Serves librdkafka's own events: errors, which go to `Health`.
-            while let Some(event) = self.consumer.poll(Duration::ZERO) {
-                if let Err(error) = event {
-                    tracing::debug!(%error, "librdkafka");
-                }
-            }
+            self.serve_events();
             self.seek_channels();
             let round = self.round();
             self.channels.iter_mut().for_each(|channel| channel.listen(&self.health));
@@ -84,6 +80,22 @@ impl Reader {
         }
         for channel in &self.channels {
             channel.unassign(&self.consumer);
+        }
+    }
+
+    /// Serves librdkafka's own events: errors, which go to `Health`. Messages come by the queues of their channels.
+    fn serve_events(&mut self) {
+        while let Some(event) = self.consumer.poll(Duration::ZERO) {
+            match event {
+                Ok(message) => {
+                    let channel =
+                        self.channels.iter_mut().find(|channel| *channel.name.0 == *message.topic());
+                    if let Some(channel) = channel {
+                        channel.astray(message.offset());
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "librdkafka"),
+            }
         }
     }
 
