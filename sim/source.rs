@@ -591,21 +591,7 @@ fn by_shard<T>(collection: &Collection, items: Vec<T>, key: impl Fn(&T) -> &str)
 }
 
 fn field(id: i64, name: &str, data_type: DataType, primary_key: bool) -> Field {
-    Field {
-        id,
-        name: name.into(),
-        description: String::new(),
-        data_type: data_type.into(),
-        element_type: 0,
-        type_params: BTreeMap::new(),
-        primary_key,
-        auto_id: false,
-        partition_key: false,
-        dynamic: false,
-        nullable: false,
-        default_value: None,
-        function_output: false,
-    }
+    Field { id, name: name.into(), data_type: data_type.into(), primary_key, ..Field::default() }
 }
 
 fn column(name: &str, data_type: DataType, data: Data) -> FieldData {

@@ -40,6 +40,8 @@ class CollectionResult:
     bytes: int = 0
     problems: list[str] = field(default_factory=list)   # what is wrong beside rows
     examples: list[str] = field(default_factory=list)   # the first differing rows
+    missing: list = field(default_factory=list)         # all keys that are on the source only, and
+    surplus: list = field(default_factory=list)         # those that are on the target only
 
     @property
     def equal(self) -> bool:
@@ -313,6 +315,8 @@ def _compare_partition(partition, key, a, b, count_a, count_b, result, duplicate
             example(keys_a[i], "on the source only")
         for k in list(place)[:EXAMPLES]:
             example(k, "on the target only")
+        result.missing += keys_a[lost].tolist()
+        result.surplus += list(place)
         result.differing += len(lost) + len(place)
     if not len(at_a):
         return

@@ -73,17 +73,9 @@ fn collection(partitions: usize) -> Arc<Collection> {
     let field = |id, name: &str, primary_key| Field {
         id,
         name: name.into(),
-        description: String::new(),
         data_type: MilvusType::Int64.into(),
-        element_type: 0,
-        type_params: BTreeMap::new(),
         primary_key,
-        auto_id: false,
-        partition_key: false,
-        dynamic: false,
-        nullable: false,
-        default_value: None,
-        function_output: false,
+        ..Field::default()
     };
     let partition =
         |(id, name): (i64, &&str)| (PartitionId(id), Partition { name: (*name).into(), created: Tso(1) });

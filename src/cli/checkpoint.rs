@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Subcommand;
 
@@ -10,6 +10,7 @@ use crate::dataflow::checkpoint::{
     self, Checkpoint, Records, Shown, Storage, Store, destroy, export, records,
 };
 use crate::dataflow::run::take_over;
+use crate::dataflow::world::unix_now;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::tso::Tso;
 use crate::ownership::{Candidate, Term, election};
@@ -79,11 +80,6 @@ pub(super) fn checkpoint(command: Command) -> Result<()> {
         Command::Rewind { pipeline, to } => rewind(&Pipeline::load(&pipeline)?, to),
         Command::Reset { pipeline, yes } => reset(&Pipeline::load(&pipeline)?, yes),
     }
-}
-
-fn unix_now() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn show(pipeline: &Pipeline, json: bool) -> Result<()> {

@@ -195,6 +195,7 @@ impl Run<'_> {
             }
         }
     }
+
     /// Looks whether anything stands in the way, and where to begin.
     fn prepare(&self, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
         let Run { pipeline, runtime, ends: Connected { sink, source }, .. } = self;

@@ -39,8 +39,7 @@ impl World for RealWorld {
     }
 
     fn unix_now(&self) -> u64 {
-        let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+        unix_now()
     }
 
     fn spawn(&self, task: Task) {
@@ -55,4 +54,10 @@ impl World for RealWorld {
     fn seed(&self) -> u64 {
         rand::random()
     }
+}
+
+/// Milliseconds since 1970 by this machine's clock.
+pub fn unix_now() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

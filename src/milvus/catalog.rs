@@ -144,7 +144,7 @@ impl Schema {
 }
 
 /// One field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Default, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {
     /// Its id, 100 or more.
     pub id: i64,

@@ -239,16 +239,19 @@ impl Follow {
 
     /// Whether no channel is read, or one that none of the source's collections is on any more.
     fn ticks_may_have_ended(&self) -> bool {
-        let wanted = self.wanted.collections.values().flat_map(|collection| &collection.vchannels);
-        let wanted: BTreeSet<PChannel> = wanted.map(|vchannel| vchannel.pchannel()).collect();
-        self.open.is_empty() || !self.open.is_subset(&wanted)
+        self.open.is_empty() || !self.open.is_subset(&self.wanted_channels())
+    }
+
+    /// The channels that collections of the source are on.
+    fn wanted_channels(&self) -> BTreeSet<PChannel> {
+        let vchannels = self.wanted.collections.values().flat_map(|collection| &collection.vchannels);
+        vchannels.map(|vchannel| vchannel.pchannel()).collect()
     }
 
     /// What "caught up" has to wait for: also for collections that were made, and things that were dropped, later than
     /// the frontier that the pipeline resumes from.
     fn begins(&mut self, drop_times: &DropTimes, after: Tso) -> (BTreeSet<PChannel>, Tso) {
-        let wanted = self.wanted.collections.values().flat_map(|collection| &collection.vchannels);
-        let mut channels: BTreeSet<PChannel> = wanted.map(|vchannel| vchannel.pchannel()).collect();
+        let mut channels = self.wanted_channels();
         self.awaited = channels.difference(&self.open).cloned().collect();
         channels.extend(self.open.iter().cloned());
         let dropped = drop_times.collections.values().chain(drop_times.partitions.values()).copied();
@@ -261,8 +264,7 @@ impl Follow {
         if self.awaited.is_empty() {
             return Vec::new();
         }
-        let wanted = self.wanted.collections.values().flat_map(|collection| &collection.vchannels);
-        let wanted: BTreeSet<PChannel> = wanted.map(|vchannel| vchannel.pchannel()).collect();
+        let wanted = self.wanted_channels();
         self.awaited.extract_if(.., |channel| !wanted.contains(channel)).collect()
     }
 

@@ -21,6 +21,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from testbed import MQ, Client, Kafka, Migrans, Milvus, Pair, Pulsar, Table, TcpProxy, Workload, all_types, compare, plain  # noqa: E402
+from testbed.evidence import evidence  # noqa: E402
 
 DEFAULT_LIMIT = 150  # seconds
 
@@ -136,7 +137,10 @@ class Scene:
         return m
 
     def compare(self, **options):
-        return compare(self.source, self.target, [self.pattern], **options).assert_equal()
+        report = compare(self.source, self.target, [self.pattern], **options)
+        if not report.equal:
+            print(evidence(self.source, self.target, report))
+        return report.assert_equal()
 
     def settle(self, migrans: Migrans, **options):
         """Stops migrans if it runs, lets it catch up, and compares everything."""

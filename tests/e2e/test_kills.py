@@ -126,7 +126,7 @@ class Ordeal:
 
     def _freeze_the_target(self) -> None:
         try:
-            self._see_a_row(timeout=20)
+            self._see_a_row(timeout=60)
         except TimeoutError:
             # A busy target loses answers by itself, and then it has died already.
             if self.migrans.alive:

@@ -27,15 +27,9 @@ pub fn field(id: i64, name: &str, data_type: DataType, params: &[(&str, &str)]) 
         name: name.into(),
         description: format!("about {name}"),
         data_type: data_type as i32,
-        element_type: 0,
         type_params: params.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         primary_key: id == 100,
-        auto_id: false,
-        partition_key: false,
-        dynamic: false,
-        nullable: false,
-        default_value: None,
-        function_output: false,
+        ..Field::default()
     }
 }
 

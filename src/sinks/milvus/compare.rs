@@ -205,15 +205,7 @@ mod tests {
             name: name.into(),
             description: format!("about {name}"),
             data_type: data_type as i32,
-            element_type: 0,
-            type_params: BTreeMap::new(),
-            primary_key: false,
-            auto_id: false,
-            partition_key: false,
-            dynamic: false,
-            nullable: false,
-            default_value: None,
-            function_output: false,
+            ..Field::default()
         }
     }
 

@@ -21,17 +21,12 @@ fn collection_of(fields: &[FieldData], nullable: impl Fn(&FieldData) -> bool) ->
         .map(|data| Field {
             id: data.field_id,
             name: data.field_name.clone(),
-            description: String::new(),
             data_type: data.r#type,
             element_type: if data.r#type == DataType::Array as i32 { DataType::Int64 as i32 } else { 0 },
             type_params: Default::default(),
-            primary_key: false,
-            auto_id: false,
-            partition_key: false,
             dynamic: data.is_dynamic,
             nullable: nullable(data),
-            default_value: None,
-            function_output: false,
+            ..Field::default()
         })
         .collect();
     Collection {

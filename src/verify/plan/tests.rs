@@ -12,17 +12,10 @@ fn field(name: &str, data_type: DataType) -> Field {
     Field {
         id: 100,
         name: name.into(),
-        description: String::new(),
         data_type: data_type as i32,
-        element_type: 0,
-        type_params: BTreeMap::new(),
         primary_key: name == "k",
-        auto_id: false,
-        partition_key: false,
         dynamic: name == "$meta",
-        nullable: false,
-        default_value: None,
-        function_output: false,
+        ..Field::default()
     }
 }
 

@@ -20,17 +20,10 @@ fn collection(id: i64, name: CollectionName, created: u64, partition_key: bool) 
     let field = Field {
         id: 100,
         name: "id".into(),
-        description: String::new(),
         data_type: 5,
-        element_type: 0,
-        type_params: BTreeMap::new(),
         primary_key: true,
-        auto_id: false,
         partition_key,
-        dynamic: false,
-        nullable: false,
-        default_value: None,
-        function_output: false,
+        ..Field::default()
     };
     Collection {
         id: CollectionId(id),
