@@ -148,6 +148,7 @@ impl Simulation {
             lost: chances(&mut chance, 0.25),
             busy: chances(&mut chance, 0.2),
             fatal: chances(&mut chance, 0.01),
+            slow: chances(&mut chance, 0.2),
         };
         let plan = Plan {
             requests: chance.random_range(5..80),
@@ -312,7 +313,7 @@ impl Simulation {
                 }
                 // The faults end as well.
                 if left == STUCK / 2 {
-                    self.plan.faults = Faults { lost: 0.0, busy: 0.0, fatal: 0.0 };
+                    self.plan.faults = Faults { lost: 0.0, busy: 0.0, fatal: 0.0, slow: 0.0 };
                     self.plan.crashes = 0;
                 }
             }

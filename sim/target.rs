@@ -33,6 +33,8 @@ pub struct Faults {
     pub busy: f64,
     /// The call is refused for good, which stops the pipeline.
     pub fatal: f64,
+    /// The call takes effect late, as far as up to its deadline, when the run that made it may be gone.
+    pub slow: f64,
 }
 
 /// A request.
@@ -50,7 +52,9 @@ struct Call {
     request: Request,
     /// The run of the pipeline that made it.
     run: u32,
-    /// It takes effect before this, or never.
+    /// It takes effect from here on,
+    from: Duration,
+    /// and before this, or never.
     until: Duration,
     landed: bool,
     answer: Option<Result<()>>,
@@ -141,7 +145,8 @@ impl SimTarget {
             tables.next += 1;
             tables.made += 1;
             let until = now + deadline;
-            let call = Call { request, run: self.run, until, landed: false, answer: None, answered: false };
+            let call =
+                Call { request, run: self.run, from: now, until, landed: false, answer: None, answered: false };
             tables.calls.insert(id, call);
             id
         };
@@ -204,7 +209,7 @@ impl Tables {
         let open: Vec<u64> = self
             .calls
             .iter()
-            .filter(|(_, call)| !call.landed || call.is_awaited(self.run))
+            .filter(|(_, call)| call.from <= now && (!call.landed || call.is_awaited(self.run)))
             .map(|(id, _)| *id)
             .collect();
         if open.is_empty() {
@@ -219,7 +224,10 @@ impl Tables {
             self.calls.insert(id, call);
             return text;
         }
-        if chance.random_bool(faults.fatal) {
+        if !call.landed && chance.random_bool(faults.slow) {
+            call.from = chance.random_range(now..call.until);
+            text += &format!("slow, until {:.3}", call.from.as_secs_f64());
+        } else if chance.random_bool(faults.fatal) {
             call.answer = Some(Err(Error::new(Kind::Refused, "refused by the simulation")));
             call.landed = true;
             text += "refused for good";
