@@ -51,12 +51,6 @@ impl Topics {
         position(self.lock().get(channel).map_or(0, Vec::len))
     }
 
-    /// The largest message of each topic, together.
-    pub fn largest_messages(&self) -> u64 {
-        let topics = self.lock();
-        topics.values().map(|topic| topic.iter().map(|(_, message)| message.bytes()).max().unwrap_or(0)).sum()
-    }
-
     /// The most bytes that a topic has before one tick and later than the tick before, of all topics together: what
     /// stands between the two, and what came too early for the first one.
     pub fn largest_ticks(&self) -> u64 {

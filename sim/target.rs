@@ -145,8 +145,15 @@ impl SimTarget {
             tables.next += 1;
             tables.made += 1;
             let until = now + deadline;
-            let call =
-                Call { request, run: self.run, from: now, until, landed: false, answer: None, answered: false };
+            let call = Call {
+                request,
+                run: self.run,
+                from: now,
+                until,
+                landed: false,
+                answer: None,
+                answered: false,
+            };
             tables.calls.insert(id, call);
             id
         };
