@@ -95,6 +95,8 @@ struct Opened {
     /// The end of the topic when it was opened.
     head: usize,
     told_head: bool,
+    /// It was behind F, and is not beyond it yet.
+    is_late: bool,
 }
 
 impl SimQueue {
@@ -109,9 +111,14 @@ impl SimQueue {
         opens.values().copied().max().unwrap_or(1)
     }
 
-    /// Whether a channel that was opened late has not come to `frontier` yet: nothing of what it has before that is released.
+    /// Whether a channel that was opened late has not gone beyond `frontier` yet: nothing of what it has up to there is
+    /// released before that.
     pub fn is_behind(&self, frontier: Tso) -> bool {
-        self.lock().values().any(|opened| opened.tick < frontier)
+        let mut open = self.lock();
+        for opened in open.values_mut() {
+            opened.is_late = opened.tick < frontier || opened.is_late && opened.tick == frontier;
+        }
+        open.values().any(|opened| opened.is_late)
     }
 
     /// Channels of which there is more to hand over.
@@ -179,7 +186,10 @@ impl LogSource for SimQueue {
         self.credits.open(channel);
         *self.opens.lock().unwrap_or_else(PoisonError::into_inner).entry(channel.clone()).or_default() += 1;
         let head = self.topics.lock().get(channel).map_or(0, Vec::len);
-        self.lock().insert(channel.clone(), Opened { queue, next, tick: Tso::ZERO, head, told_head: false });
+        self.lock().insert(
+            channel.clone(),
+            Opened { queue, next, tick: Tso::ZERO, head, told_head: false, is_late: false },
+        );
         receiver
     }
 
