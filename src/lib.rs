@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod clock;
 pub mod dataflow;
 pub mod error;
 pub mod etcd;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
+use crate::clock::{self, Clock};
 use crate::dataflow::checkpoint::{
     self, Checkpoint, Records, Shown, Storage, Store, destroy, export, records,
 };
 use crate::dataflow::run::take_over;
-use crate::dataflow::world::unix_now;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::tso::Tso;
 use crate::ownership::{Candidate, Term, election};
@@ -85,7 +85,7 @@ pub(super) fn checkpoint(command: Command) -> Result<()> {
 fn show(pipeline: &Pipeline, json: bool) -> Result<()> {
     let (place, records) = look(pipeline)?;
     let read = Checkpoint::from_records(&records)?;
-    let mut shown = Shown::new(&read, &pipeline.source.mq, unix_now());
+    let mut shown = Shown::new(&read, &pipeline.source.mq, clock::wall());
     checkpoint::owner(&records, pipeline, &mut shown)?;
     if json {
         let text = serde_json::to_string_pretty(&shown)
@@ -120,7 +120,7 @@ fn claim(pipeline: &Pipeline) -> Result<Option<Term>> {
 fn write(pipeline: &Pipeline, file: &Path) -> Result<()> {
     let (_, records) = look(pipeline)?;
     checkpoint::of_pipeline(&records, pipeline)?;
-    export::write(&records, unix_now(), file)?;
+    export::write(&records, clock::wall(), file)?;
     let frontier = Checkpoint::from_records(&records)?.frontier.unwrap_or(Tso::ZERO);
     println!("exported {}: everything up to {frontier} is on the target", file.display());
     Ok(())
@@ -162,7 +162,10 @@ fn import(pipeline: &Pipeline, file: &Path, force: bool) -> Result<()> {
     // Nobody knows what was sent after the export was made, by whom, and whether those calls are over: up to now, all of
     // it is in doubt.
     let deadline = u64::try_from(pipeline.delivery.call_deadline.as_millis()).unwrap_or(u64::MAX);
-    let doubted = imported.doubted(Tso::now().after(CLOCK_SLACK), unix_now().saturating_add(deadline));
+    let doubted = imported.doubted(
+        Tso::now().after(CLOCK_SLACK),
+        Clock::go_on(imported.clock.as_ref()).unix_now().saturating_add(deadline),
+    );
     checkpoint::replace(&mut *storage, &old, &new, &[doubted])?;
     let place = term.as_ref().map_or_else(|| folder.display().to_string(), Term::place);
     drop(storage);

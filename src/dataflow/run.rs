@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use timely::scheduling::SyncActivator;
 use tokio::runtime::Runtime;
@@ -22,6 +22,7 @@ use super::shared::Shared;
 use super::unprotected;
 use super::world::{RealWorld, World};
 use crate::check;
+use crate::clock::Clock;
 use crate::error::{Disposition, Error, Kind, Result};
 use crate::failpoint::{self, Point};
 use crate::milvus::tso::Tso;
@@ -155,8 +156,8 @@ pub fn take_over(pipeline: &Pipeline, store: Store, term: &Term) -> Result<(Writ
         checkpoint::open_shared(store, Box::new(replica), found, pipeline, term.epoch(), &term.place())?;
     // By our own clock: that of the owner before may be another one.
     if let Some(settles) = term.settles_in().filter(|_| !checkpoint.clean) {
-        let over = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + settles;
-        checkpoint.calls_until = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
+        let settles = u64::try_from(settles.as_millis()).unwrap_or(u64::MAX);
+        checkpoint.calls_until = Clock::go_on(checkpoint.clock.as_ref()).unix_now().saturating_add(settles);
     }
     Ok((writer, checkpoint))
 }
@@ -215,7 +216,9 @@ impl Run<'_> {
         if let Update::Source(source) = recognised {
             checkpoint.source = Some(source);
         }
-        writer.write(vec![recognised])?;
+        let clock = Clock::go_on(checkpoint.clock.as_ref());
+        writer.write(vec![recognised, Update::Clock(clock.clone())])?;
+        checkpoint.clock = Some(clock);
         begin(pipeline, writer, checkpoint)?;
         let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
         tracing::info!(
@@ -243,7 +246,10 @@ impl Run<'_> {
         let Run { pipeline, until, stop, started, runtime, ends, term } = self;
         let catalog = ends.source.resume(checkpoint.applied.clone());
         let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
-        let world: Arc<dyn World> = Arc::new(RealWorld(runtime.handle().clone()));
+        let world: Arc<dyn World> = Arc::new(RealWorld {
+            runtime: runtime.handle().clone(),
+            clock: Clock::go_on(checkpoint.clock.as_ref()),
+        });
         let credits = Credits::new(budget(pipeline));
         let channels = Arc::new(Channels::default());
         let progress = Arc::new(Progress::new(began_at));

@@ -4,9 +4,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+
+use crate::clock::Clock;
 
 /// A call under way, or a pause.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -16,7 +18,7 @@ pub trait World: Send + Sync {
     /// The monotonic clock.
     fn now(&self) -> Instant;
 
-    /// The wall clock, in Unix milliseconds.
+    /// The time of day as it is recorded, in Unix milliseconds.
     fn unix_now(&self) -> u64;
 
     /// Runs `task` beside the dataflow.
@@ -31,7 +33,12 @@ pub trait World: Send + Sync {
 
 /// The real world.
 #[derive(Clone, Debug)]
-pub struct RealWorld(pub Handle);
+pub struct RealWorld {
+    /// Where calls run.
+    pub runtime: Handle,
+    /// The time of day.
+    pub clock: Clock,
+}
 
 impl World for RealWorld {
     fn now(&self) -> Instant {
@@ -39,11 +46,11 @@ impl World for RealWorld {
     }
 
     fn unix_now(&self) -> u64 {
-        unix_now()
+        self.clock.unix_now()
     }
 
     fn spawn(&self, task: Task) {
-        self.0.spawn(task);
+        self.runtime.spawn(task);
     }
 
     fn sleep(&self, time: Duration) -> Task {
@@ -54,10 +61,4 @@ impl World for RealWorld {
     fn seed(&self) -> u64 {
         rand::random()
     }
-}
-
-/// Milliseconds since 1970 by this machine's clock.
-pub fn unix_now() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

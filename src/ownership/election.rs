@@ -7,10 +7,11 @@ use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
-use super::fence::{self, Fence};
+use super::fence::Fence;
 use super::line::{Keys, Line};
 use super::term::{self, Term};
 use super::{Owner, Standing, replica};
+use crate::clock;
 use crate::dataflow::checkpoint::{self, Records, records};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{OwnershipConfig, Pipeline};
@@ -221,7 +222,7 @@ async fn attempt(line: &mut Line, keys: &Keys, config: &OwnershipConfig) -> Resu
             Some(Duration::from_millis(legacy.settle_ms))
         }
     };
-    let granted = fence::now();
+    let granted = clock::up();
     let (lease, ttl) = line.grant(config.ttl).await?;
     let me = Owner::this();
     // If this owner dies while it waits for the calls of the one before, the next has to wait for those too.
@@ -247,7 +248,7 @@ async fn attempt(line: &mut Line, keys: &Keys, config: &OwnershipConfig) -> Resu
     let response = loop {
         match line.txn(claim.clone()).await {
             // Whether it was carried out is not known: another time tells, as long as the lease lasts.
-            Err(error) if error.kind() == Kind::Unavailable && fence::now() < granted + ttl => {
+            Err(error) if error.kind() == Kind::Unavailable && clock::up() < granted + ttl => {
                 tokio::time::sleep(LOOK).await;
             }
             answer => break answer?,

@@ -8,16 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::clock::up;
+
 /// Nothing is owned yet, so nothing is guarded.
 const NOT_YET: u64 = u64::MAX;
 /// Closed for ever.
 const LOST: u64 = 0;
-
-/// The time since the machine was started, with that in which it was suspended.
-pub fn now() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
-}
 
 /// Lets writes through until a moment that is moved on as long as the ownership is known to last. Clones are one.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +21,7 @@ pub struct Fence(Option<Arc<Guarded>>);
 
 #[derive(Debug)]
 struct Guarded {
-    /// Nanoseconds of [`now`] up to which the ownership is known to last.
+    /// Nanoseconds of [`up`] up to which the ownership is known to last.
     until: AtomicU64,
     /// How much longer than that a call may be alive.
     tail: Duration,
@@ -55,7 +51,7 @@ impl Fence {
         Fence(Some(Arc::new(Guarded { until: AtomicU64::new(NOT_YET), tail })))
     }
 
-    /// The ownership lasts until `until` of [`now`] at least. Never brings the end nearer, nor back what was lost.
+    /// The ownership lasts until `until` of [`up`] at least. Never brings the end nearer, nor back what was lost.
     pub fn keep(&self, until: Duration) {
         let Some(guarded) = &self.0 else { return };
         let until = nanos(until);
@@ -77,12 +73,12 @@ impl Fence {
 
     /// Whether something may be sent at this moment.
     pub fn check(&self) -> Result<(), Closed> {
-        self.left(now()).map(|_| ())
+        self.left(up()).map(|_| ())
     }
 
     /// How long a call may take that is sent at this moment and is wanted to take `wanted` at most.
     pub fn longest_call(&self, wanted: Duration) -> Result<Duration, Closed> {
-        let left = self.left(now())?;
+        let left = self.left(up())?;
         let tail = self.tail().unwrap_or_default();
         Ok(left.map_or(wanted, |left| wanted.min(left + tail)))
     }
@@ -119,8 +115,8 @@ mod tests {
     #[test]
     fn it_closes_by_the_clock_alone() {
         let fence = Fence::new(2 * SECOND);
-        assert_eq!(fence.left(now()), Ok(None), "before anything is owned there is nothing to guard");
-        let start = now();
+        assert_eq!(fence.left(up()), Ok(None), "before anything is owned there is nothing to guard");
+        let start = up();
         fence.keep(start + 3 * SECOND);
         assert_eq!(fence.left(start + SECOND), Ok(Some(2 * SECOND)));
         assert_eq!(fence.left(start + 3 * SECOND), Err(Closed));
@@ -138,10 +134,10 @@ mod tests {
     fn what_was_lost_stays_lost() {
         let fence = Fence::new(SECOND);
         let clone = fence.clone();
-        fence.keep(now() + 100 * SECOND);
+        fence.keep(up() + 100 * SECOND);
         assert!(clone.check().is_ok());
         clone.close();
-        fence.keep(now() + 200 * SECOND);
+        fence.keep(up() + 200 * SECOND);
         assert_eq!(fence.check(), Err(Closed));
         assert_eq!(fence.longest_call(SECOND), Err(Closed));
     }
@@ -150,7 +146,7 @@ mod tests {
     fn no_call_outlives_the_ownership_by_more_than_the_tail() {
         let fence = Fence::new(2 * SECOND);
         assert_eq!(fence.longest_call(60 * SECOND), Ok(60 * SECOND));
-        fence.keep(now() + 3 * SECOND);
+        fence.keep(up() + 3 * SECOND);
         let longest = fence.longest_call(60 * SECOND).unwrap();
         assert!(longest <= 5 * SECOND && longest > 4 * SECOND, "{longest:?}");
         assert_eq!(fence.longest_call(SECOND), Ok(SECOND));

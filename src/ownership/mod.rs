@@ -15,7 +15,7 @@ mod term;
 mod tests;
 
 pub use election::Candidate;
-pub use fence::{Closed, Fence, now};
+pub use fence::{Closed, Fence};
 pub use replica::Replica;
 pub use term::Term;
 

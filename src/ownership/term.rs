@@ -8,10 +8,11 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::election::{Outage, place};
-use super::fence::{self, Fence};
+use super::fence::Fence;
 use super::line::{Beat, Keys, Line};
 use super::replica::{self, Replica};
 use super::{Owner, Standing};
+use crate::clock;
 use crate::dataflow::checkpoint::Records;
 use crate::error::{Error, Kind, Result};
 
@@ -212,13 +213,13 @@ async fn live(shared: Arc<Shared>, mut line: Line, lease: i64, ttl: Duration) {
     let mut out = Outage::default();
     loop {
         // The lease lasts from when the server hears of it, which is later than this.
-        let sent = fence::now();
+        let sent = clock::up();
         match line.beat(lease).await {
             Ok(Beat::Alive) => {
                 shared.fence.keep(sent + usable(ttl));
                 shared.lock(|state| state.trouble = None);
                 out.is_over();
-                tokio::time::sleep((sent + interval).saturating_sub(fence::now())).await;
+                tokio::time::sleep((sent + interval).saturating_sub(clock::up())).await;
             }
             Ok(Beat::Gone) => {
                 let owner = line.one(&shared.keys.owner()).await.ok();

@@ -382,7 +382,7 @@ mod tests {
             number.parse::<f64>().unwrap() * micros / 1e6
         };
         assert!((timeout(&pass(30).unwrap()) - 30.0).abs() < 0.01);
-        fence.keep(crate::ownership::now() + Duration::from_secs(3));
+        fence.keep(crate::clock::up() + Duration::from_secs(3));
         let longest = timeout(&pass(30).unwrap());
         assert!(longest <= 5.0 && longest > 4.5, "{longest}");
         assert!((timeout(&pass(1).unwrap()) - 1.0).abs() < 0.01);

@@ -16,6 +16,7 @@
 //! | `position/<pchannel>` | where to read from to see everything with ts > F |
 //! | `sent_high/<vchannel>` | the highest ts that any call sent so far may carry |
 //! | `calls_until` | Unix milliseconds after which no call sent so far can still take effect |
+//! | `clock` | by which clock that is (see [`crate::clock`]) |
 //! | `clean` | present if nothing was in flight at the last stop |
 //! | `database/<id>`, `collection/<id>` | what was made on the target, as far as it was made |
 //! | `adopted/<id>` | a collection that was there before and was adopted |

@@ -30,6 +30,7 @@ pub(super) const FRONTIER: &str = "frontier";
 const BEGAN: &str = "began";
 const SOURCE: &str = "source";
 pub(super) const CALLS_UNTIL: &str = "calls_until";
+const CLOCK: &str = "clock";
 pub(super) const CLEAN: &str = "clean";
 const SEAL: &str = "seal";
 /// What stands before an id.
@@ -178,7 +179,7 @@ fn check_format(stored: &[u8]) -> Result<()> {
 }
 
 fn is_known(key: &str) -> bool {
-    [FORMAT_KEY, PIPELINE, EPOCH, SOURCE, BEGAN, FRONTIER, CALLS_UNTIL, CLEAN].contains(&key)
+    [FORMAT_KEY, PIPELINE, EPOCH, SOURCE, BEGAN, FRONTIER, CALLS_UNTIL, CLOCK, CLEAN].contains(&key)
         || [POSITION, SENT_HIGH, INTENT, ADOPTED, DATABASE, COLLECTION]
             .iter()
             .any(|prefix| key.strip_prefix(prefix).is_some_and(|id| !id.is_empty()))
@@ -260,6 +261,7 @@ impl Update {
                 changes.push(put(CALLS_UNTIL, calls_until)?);
                 changes.push(RecordChange::Delete(CLEAN.to_owned()));
             }
+            Update::Clock(clock) => changes.push(put(CLOCK, clock)?),
             Update::Began(began) => changes.push(put(BEGAN, began)?),
             Update::Source(source) => changes.push(put(SOURCE, source)?),
             Update::Intent(intent) => changes.push(put(intent_key(intent), intent)?),
@@ -324,6 +326,7 @@ impl Checkpoint {
             began: get(records, BEGAN)?,
             source: get(records, SOURCE)?,
             calls_until: get(records, CALLS_UNTIL)?.unwrap_or(0),
+            clock: get(records, CLOCK)?,
             clean: get(records, CLEAN)?.unwrap_or(false),
             ..Checkpoint::default()
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::source::Source;
+use crate::clock::Clock;
 use crate::milvus::catalog::{Catalog, CollectionId, Ddl};
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::tso::Tso;
@@ -24,6 +25,8 @@ pub struct Checkpoint {
     pub sent_high: BTreeMap<VChannel, Tso>,
     /// When the last call that may have been sent is over, in Unix milliseconds.
     pub calls_until: u64,
+    /// By which clock that is.
+    pub clock: Option<Clock>,
     /// Whether the last run stopped with nothing in flight.
     pub clean: bool,
     /// The target's catalog as far as this pipeline made it.
@@ -61,6 +64,8 @@ pub enum Update {
     /// What may be sent from now on: per shard, and until when its calls are over (Unix milliseconds). Undoes
     /// `Clean`.
     SentHigh(Vec<(VChannel, Tso)>, u64),
+    /// By which clock times of calls are recorded.
+    Clock(Clock),
     /// The pipeline began here.
     Began(Tso),
     /// What is known of the source from now on.

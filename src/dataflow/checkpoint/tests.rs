@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use rocksdb::DB;
 
 use super::*;
+use crate::clock::Clock;
 use crate::error::{Error, Kind};
 use crate::milvus::catalog::{Catalog, Collection, CollectionId, CollectionName, Database, Ddl};
 use crate::milvus::channel::{PChannel, Position, VChannel};
@@ -73,6 +74,7 @@ fn what_was_written_is_read_again() {
         .write(vec![
             Update::Intent(Ddl::CreateCollection(Arc::new(collection(7)))),
             Update::SentHigh(vec![(vchannel.clone(), Tso(50))], 1234),
+            Update::Clock(Clock::go_on(None)),
             Update::Frontier(Tso(40), positions),
         ])
         .unwrap();
@@ -82,6 +84,7 @@ fn what_was_written_is_read_again() {
     assert_eq!(read.positions.len(), 2);
     assert_eq!(read.intents, [Ddl::CreateCollection(Arc::new(collection(7)))]);
     assert_eq!((read.calls_until, read.clean), (1234, false));
+    assert_eq!(read.clock, Some(Clock::go_on(read.clock.as_ref())));
     assert_eq!(read.in_doubt_up_to(&vchannel), Tso(50));
 
     let (writer, _) = open(folder.path(), "orders", "here").unwrap();
