@@ -16,6 +16,8 @@ pub mod ownership;
 pub mod pipeline;
 pub mod progress;
 mod proxy;
+pub mod remove;
+pub mod server;
 pub mod sinks;
 pub mod sources;
 pub mod tail;

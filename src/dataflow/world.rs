@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::runtime::Handle;
+use super::host::Tasks;
 
 /// A call under way, or a pause.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -31,7 +31,7 @@ pub trait World: Send + Sync {
 
 /// The real world.
 #[derive(Clone, Debug)]
-pub struct RealWorld(pub Handle);
+pub struct RealWorld(pub Tasks);
 
 impl World for RealWorld {
     fn now(&self) -> Instant {

@@ -69,6 +69,19 @@ pub(super) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<Substituted, 
     if faults.is_empty() { Ok(done) } else { Err(faults) }
 }
 
+/// Whether there is a reference in `text`, well-formed or not.
+pub(super) fn refers(text: &str) -> bool {
+    text.replace("$$", "").contains("${")
+}
+
+/// Whether `text` is one reference and nothing else: it says where a secret is, and not what it is.
+pub(super) fn is_reference(text: &str) -> bool {
+    let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    })
+}
+
 fn resolve(reference: &str, lookup: Lookup<'_>) -> Result<String, (String, String)> {
     let (name, default) = match reference.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
@@ -133,6 +146,16 @@ mod tests {
         assert_eq!(text("$${HOST}"), "${HOST}");
         assert_eq!(text("$"), "$");
         assert!(!substitute("$${HOST}", &environment).unwrap().referred);
+    }
+
+    #[test]
+    fn references_are_told_from_what_only_looks_like_them() {
+        assert!(refers("a${B}") && refers("${") && refers("$$${B}"));
+        assert!(!refers("$$") && !refers("$a") && !refers("$${B}"));
+        assert!(is_reference("${TARGET_TOKEN}"));
+        for text in ["", "secret", "${}", "${A:-secret}", "a${B}", "${A}${B}", "$${A}"] {
+            assert!(!is_reference(text), "{text}");
+        }
     }
 
     #[test]
