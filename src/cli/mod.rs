@@ -20,6 +20,7 @@ mod check;
 mod checkpoint;
 mod remove;
 mod run;
+mod serve;
 mod signals;
 mod tail;
 mod verify;
@@ -57,6 +58,12 @@ enum Command {
         /// Write a report as JSON to this file: every two seconds, and when the run ends
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
+    },
+    /// Run many pipelines in one process, made and watched over HTTP
+    Serve {
+        /// The server's file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
     },
     /// Look for everything that would keep a pipeline from running, without changing anything
     Check {
@@ -124,6 +131,7 @@ pub fn main() -> ExitCode {
     let result = ready.and_then(|()| {
         match arguments.command {
             Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
+            Command::Serve { config } => serve::serve(&config),
             Command::Check { pipeline, offline } => check::check(&pipeline, offline),
             Command::Remove { pipeline } => remove::remove(&pipeline),
             Command::Checkpoint(command) => checkpoint::checkpoint(command),

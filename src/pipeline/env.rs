@@ -10,7 +10,7 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// A reference that can't be resolved.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// Which `$` of the string it is, counted from 0. (The file may spell other characters with escapes, so an
     /// offset into the string is none into the file.)
     pub dollar: usize,
@@ -22,7 +22,7 @@ pub(super) struct Fault {
 
 /// A string with its references resolved.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Substituted {
+pub(crate) struct Substituted {
     /// The text.
     pub text: String,
     /// Whether there was any reference in it.
@@ -31,7 +31,7 @@ pub(super) struct Substituted {
 
 /// Resolves `${NAME}` and `${NAME:-default}` (taken where the variable is unset or empty) and turns `$$` into `$`.
 /// Any other `$` stands for itself.
-pub(super) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<Substituted, Vec<Fault>> {
+pub(crate) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<Substituted, Vec<Fault>> {
     let mut done = Substituted { text: String::with_capacity(text.len()), referred: false };
     let mut faults = Vec::new();
     let mut dollar = 0;
