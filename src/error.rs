@@ -10,7 +10,7 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What sort of failure an [`Error`] is. The retry policy and the exit code are read from this alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// The command line is wrong (exit code 2).
     Usage,
@@ -67,6 +67,28 @@ impl Kind {
             Kind::Exhausted => Disposition::Wait,
             Kind::InDoubt => Disposition::Resolve,
             _ => Disposition::Stop,
+        }
+    }
+
+    /// Its name, as it stands in answers and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Usage => "Usage",
+            Kind::PipelineFile => "PipelineFile",
+            Kind::Unavailable => "Unavailable",
+            Kind::RateLimited => "RateLimited",
+            Kind::Exhausted => "Exhausted",
+            Kind::InDoubt => "InDoubt",
+            Kind::Denied => "Denied",
+            Kind::NotFound => "NotFound",
+            Kind::Conflict => "Conflict",
+            Kind::Refused => "Refused",
+            Kind::Version => "Version",
+            Kind::Gap => "Gap",
+            Kind::Corrupt => "Corrupt",
+            Kind::Checkpoint => "Checkpoint",
+            Kind::Ownership => "Ownership",
+            Kind::Internal => "Internal",
         }
     }
 

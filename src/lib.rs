@@ -10,6 +10,7 @@ pub mod error;
 pub mod etcd;
 pub mod failpoint;
 pub mod logging;
+pub mod metrics;
 pub mod milvus;
 pub mod ops;
 pub mod ownership;

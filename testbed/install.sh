@@ -141,12 +141,19 @@ jars() {
     rm -rf "$folder"
     mv "$folder.new" "$folder"
 }
+# In a venv of its own: its plugins are not to take part in our tests.
+make_schemathesis() {
+    say "installing schemathesis"
+    [ -x "$home/schemathesis/bin/python" ] || python3 -m venv "$home/schemathesis"
+    "$home/schemathesis/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-api.txt"
+}
 make_kafka() { jars kafka; }
 make_pulsar() { jars pulsar; }
 
 changed=
 part venv "$home/venv/bin/python" "$here/requirements.txt"
 part milvus "$home/bin/milvus" "$here/requirements.txt"
+part schemathesis "$home/schemathesis/bin/st" "$here/requirements-api.txt"
 part kafka "$home/kafka/libs" "$here/maven/kafka.xml"
 part pulsar "$home/pulsar/libs" "$here/maven/pulsar.xml"
 [ -z "$changed" ] || say "ready in $home"

@@ -159,7 +159,7 @@ mod tests {
         let (told, heard) = tokio::sync::oneshot::channel();
         other.spawn(Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            drop(told.send(7));
+            let _ = told.send(7);
         }));
         one.end(Duration::from_secs(5));
         assert_eq!(gone.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected));

@@ -7,6 +7,7 @@ pub mod directory;
 pub mod failure;
 pub mod graph;
 pub mod host;
+pub mod latency;
 pub mod progress;
 pub mod restart;
 pub mod run;

@@ -17,9 +17,10 @@ const WORTH_A_WORD: Duration = Duration::from_secs(1);
 /// The state of a run for [`crate::progress::Display`].
 pub fn snapshot(status: &Status) -> Snapshot {
     let frontier = known(status.now.committed);
-    let collections = status.now.collections.iter().map(|(name, counts)| CollectionProgress {
+    let applied = status.now.collections.iter().filter(|(_, counts)| counts.durable() > 0);
+    let collections = applied.map(|(name, counts)| CollectionProgress {
         name: name.to_string(),
-        rows_written: counts.inserted + counts.upserted + counts.deleted,
+        rows_written: counts.durable(),
         bytes_written: counts.bytes,
     });
     Snapshot {
@@ -57,7 +58,8 @@ fn waiting(status: &Status) -> Option<String> {
 /// A run's report, `elapsed` after its beginning.
 pub fn report(status: &Status, elapsed: Duration) -> Report {
     let now = &status.now;
-    let collections = now.collections.iter().map(|(name, counts)| CollectionReport {
+    let applied = now.collections.iter().filter(|(_, counts)| counts.durable() > 0);
+    let collections = applied.map(|(name, counts)| CollectionReport {
         name: name.to_string(),
         rows: RowCounts { inserted: counts.inserted, upserted: counts.upserted, deleted: counts.deleted },
         bytes: counts.bytes,

@@ -62,7 +62,9 @@ impl Pipeline {
                 hint: Some("write the tables and keys of a pipeline file as a JSON object".to_owned()),
             });
         }
-        find_unwritable(values, &mut String::new(), &mut problems);
+        if problems.is_empty() {
+            find_unwritable(values, &mut String::new(), &mut problems);
+        }
         if let Some(error) = problem::into_error(Origin::Values, problems) {
             return Err(error);
         }

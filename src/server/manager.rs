@@ -225,6 +225,7 @@ impl Inner {
         let (state, reason) = unit::resting(&wanted, &record.changed);
         let unit = Unit::new(name, record, pipeline);
         unit.set_state(state, reason);
+        unit.look_for_floor();
         lock(&self.units).insert(name.to_owned(), Arc::clone(&unit));
         match (wanted, error) {
             (Wanted::Running, Some(error)) => {
@@ -300,6 +301,7 @@ impl Inner {
         let is_running = record.wanted == Wanted::Running;
         let unit = Unit::new(name, record, Some(Arc::new(pipeline)));
         unit.set_state(state, reason);
+        unit.look_for_floor();
         lock(&self.units).insert(name.to_owned(), Arc::clone(&unit));
         tracing::info!(pipeline = name, "created");
         if is_running {

@@ -105,6 +105,7 @@ pub fn router(manager: Manager, tokens: Arc<Tokens>, limits: Limits) -> Router {
     let api = Api { manager, body_limit: limits.body };
     // What is mounted here has been let in: `auth::Role` is an extension of each request.
     let known = Router::new()
+        .route("/metrics", get(health::metrics))
         .route("/api/v1/pipelines", get(api::list))
         .route("/api/v1/pipelines/{name}", get(api::get).put(api::put).delete(api::remove))
         .route("/api/v1/pipelines/{name}/pause", post(api::pause))

@@ -4,7 +4,7 @@ use axum::Json;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::{api, events};
+use super::{StateOf, api, events};
 use crate::pipeline::keys::{Default, KEYS, Key, Shape, TABLES, Table};
 
 /// What a pipeline file says, as JSON.
@@ -17,7 +17,7 @@ pub struct Definition {}
     paths(
         api::list, api::get, api::put, api::remove, api::pause, api::resume, api::report, events::events,
     ),
-    components(schemas(Definition)),
+    components(schemas(Definition, StateOf)),
     tags((name = "pipelines", description = "What is copied from where to where")),
 )]
 struct Api;

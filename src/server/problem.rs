@@ -6,7 +6,6 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use super::view::kind_name;
 use crate::error::{Error, Kind};
 
 /// An answer that says what is wrong.
@@ -95,7 +94,7 @@ impl From<Error> for Problem {
             title: String::new(),
             status: 0,
             detail: error.message().to_owned(),
-            kind: kind_name(error.kind()),
+            kind: error.kind().name(),
             hint: error.hint_text().map(str::to_owned),
             errors: parts.collect(),
         };

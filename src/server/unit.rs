@@ -11,11 +11,13 @@ use tokio::sync::watch;
 
 use super::book::{Record, Wanted};
 use super::view::{Reason, State, View};
+use crate::dataflow::checkpoint;
 use crate::dataflow::host::{Host, panicked};
 use crate::dataflow::restart::Failures;
 use crate::dataflow::run::{self, Status, Until};
 use crate::dataflow::tell;
 use crate::error::{Error, Result};
+use crate::milvus::tso::Tso;
 use crate::ownership::Standing;
 use crate::pipeline::{self, Pipeline};
 
@@ -27,6 +29,8 @@ pub struct Unit {
     runner: Mutex<Option<Runner>>,
     /// Counts up with each change of the state.
     changes: watch::Sender<u64>,
+    /// F at the last look into a state folder that nobody had open.
+    floor: Mutex<Option<Tso>>,
 }
 
 struct Kept {
@@ -70,7 +74,21 @@ impl Unit {
             live: Mutex::default(),
             runner: Mutex::default(),
             changes: watch::Sender::new(0),
+            floor: Mutex::default(),
         })
+    }
+
+    /// F when it was looked for last.
+    pub fn floor(&self) -> Option<Tso> {
+        *lock(&self.floor)
+    }
+
+    /// Looks for F in the state folder. What keeps it from being found is for a run to say.
+    pub fn look_for_floor(&self) {
+        let Some(pipeline) = self.pipeline() else { return };
+        if let Ok(Some(floor)) = checkpoint::peek(&pipeline.state_dir, &pipeline) {
+            *lock(&self.floor) = Some(floor);
+        }
     }
 
     /// What is kept of it.

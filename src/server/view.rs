@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::progress::Report;
 
 /// How a pipeline is.
@@ -27,6 +27,25 @@ pub enum State {
     Paused,
     /// It is being removed, or that could not be finished.
     Removing,
+}
+
+/// The names of all states.
+pub const STATES: &[&str] =
+    &["initial", "running", "standing_by", "retrying", "failed", "paused", "removing"];
+
+impl State {
+    /// Its name, in answers and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Initial => "initial",
+            State::Running => "running",
+            State::StandingBy => "standing_by",
+            State::Retrying => "retrying",
+            State::Failed => "failed",
+            State::Paused => "paused",
+            State::Removing => "removing",
+        }
+    }
 }
 
 /// Why a pipeline is as it is.
@@ -53,7 +72,7 @@ impl Reason {
         // The hint has a field of its own.
         let message = report.split("\n  hint: ").next().unwrap_or_default().replace("\n  cause: ", ": ");
         Reason {
-            kind: Some(kind_name(error.kind())),
+            kind: Some(error.kind().name()),
             message,
             hint: error.hint_text().map(str::to_owned),
             since: now(),
@@ -97,28 +116,6 @@ pub struct View {
     pub extra: Value,
 }
 
-/// The name of a kind, as it stands in logs, answers and metrics.
-pub fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Usage => "Usage",
-        Kind::PipelineFile => "PipelineFile",
-        Kind::Unavailable => "Unavailable",
-        Kind::RateLimited => "RateLimited",
-        Kind::Exhausted => "Exhausted",
-        Kind::InDoubt => "InDoubt",
-        Kind::Denied => "Denied",
-        Kind::NotFound => "NotFound",
-        Kind::Conflict => "Conflict",
-        Kind::Refused => "Refused",
-        Kind::Version => "Version",
-        Kind::Gap => "Gap",
-        Kind::Corrupt => "Corrupt",
-        Kind::Checkpoint => "Checkpoint",
-        Kind::Ownership => "Ownership",
-        Kind::Internal => "Internal",
-    }
-}
-
 /// The present time (RFC 3339).
 pub fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
@@ -127,6 +124,7 @@ pub fn now() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn a_reason_has_the_whole_story_in_its_parts() {
@@ -138,9 +136,19 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_named_as_in_the_code() {
-        for kind in [Kind::Usage, Kind::InDoubt, Kind::PipelineFile, Kind::Internal] {
-            assert_eq!(kind_name(kind), format!("{kind:?}"));
+    fn states_are_named_alike_everywhere() {
+        let all = [
+            State::Initial,
+            State::Running,
+            State::StandingBy,
+            State::Retrying,
+            State::Failed,
+            State::Paused,
+            State::Removing,
+        ];
+        assert_eq!(all.map(State::name).as_slice(), STATES);
+        for state in all {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
         }
     }
 }
