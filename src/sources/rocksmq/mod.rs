@@ -4,7 +4,8 @@
 //!  Milvus ──► RocksDB ◄── secondary ── reader thread ──► a bounded queue per channel ──► dataflow
 //!             (files)     (store)      (reader)          (channel)
 //! ```
-//! One thread owns the secondary. Every 10 ms it looks whether files changed, makes the news visible (a new *view*),
+//! One thread owns the secondary. Every 10 ms (less often where there are many that are quiet: `pace`) it looks whether files
+//! changed, makes the news visible (a new *view*),
 //! and lets each channel read on, the one furthest behind first, while its queue has room and the budget has credit.
 //! A channel with a backlog has an iterator of its own; channels at their end share one over what Milvus has not
 //! written to table files yet, so following costs the same whether the store has ten messages or 8 GB.
@@ -39,6 +40,7 @@ use crate::pipeline::RocksmqConfig;
 mod channel;
 mod cursor;
 mod key;
+mod pace;
 mod reader;
 mod scans;
 mod store;
