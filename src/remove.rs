@@ -13,7 +13,8 @@ use crate::sources::{self, Context};
 /// Takes away what `pipeline` keeps in the queue, its state folder, and its keys in the etcd of
 /// `[ownership]`. The target stays as it is.
 ///
-/// The queue comes first: if it can't be reached, the state is still there, and it can be removed again. Returns what was taken away, in words.
+/// The queue comes first: if it can't be reached, the state is still there, and it can be removed again. Returns what was
+/// taken away, in words.
 pub fn remove(pipeline: &Pipeline) -> Result<Vec<String>> {
     let folder = &pipeline.state_dir;
     // Held while we are at it, so that the pipeline is not running.

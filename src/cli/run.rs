@@ -41,7 +41,7 @@ pub fn run(path: &Path, until: Until, report: Option<&Path>, metrics: Option<Soc
     let mut failures = Failures::new(pipeline.restart, 0);
     let summary = loop {
         let began = Instant::now();
-        let error = match run_once(&pipeline, until, &stop, &host, report, &shown) {
+        let error = match run_once(&pipeline, until, &stop, &host, report, &shown, &mut failures) {
             Ok(summary) => break summary,
             Err(error) => error,
         };
@@ -70,13 +70,15 @@ fn run_once(
     host: &Host,
     report: Option<&Path>,
     shown: &Shown,
+    failures: &mut Failures,
 ) -> Result<Summary> {
     let mut display = Display::new(std::io::stderr().is_terminal());
     let began = Instant::now();
     let mut reported = began;
     let result = run::run(pipeline, until, stop, host, |status| {
         display.update(&tell::snapshot(status));
-        tell_status(shown, status);
+        failures.ran(began.elapsed());
+        tell_status(shown, status, failures.in_a_row());
         if let Some(path) = report
             && reported.elapsed() >= REPORT_EVERY
         {
@@ -102,13 +104,14 @@ fn shown(pipeline: &Pipeline) -> Shown {
     }))
 }
 
-fn tell_status(shown: &Shown, status: &Status) {
+fn tell_status(shown: &Shown, status: &Status, failures: usize) {
     let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
     shown.state = match status.standing {
         Some(Standing::By(_)) => "standing_by",
         _ => "running",
     };
     shown.status = Some(status.clone());
+    shown.failures = failures;
 }
 
 fn tell_failure(shown: &Shown, error: &Error, in_a_row: usize) {

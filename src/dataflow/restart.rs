@@ -24,12 +24,17 @@ impl Failures {
         self.row
     }
 
-    /// A run has failed with an error of `kind` after `lasted`: how long to wait before the next start; `None` if there is
-    /// to be none.
-    pub fn next(&mut self, kind: Kind, lasted: Duration) -> Option<Duration> {
+    /// A run goes on, and has lasted so long: that may end the row.
+    pub fn ran(&mut self, lasted: Duration) {
         if lasted > self.policy.longest_pause {
             self.row = 0;
         }
+    }
+
+    /// A run has failed with an error of `kind` after `lasted`: how long to wait before the next start; `None` if there is
+    /// to be none.
+    pub fn next(&mut self, kind: Kind, lasted: Duration) -> Option<Duration> {
+        self.ran(lasted);
         self.row += 1;
         let hopeless = matches!(kind, Kind::Usage | Kind::PipelineFile);
         if hopeless || self.row > self.attempts {
@@ -70,6 +75,11 @@ mod tests {
     #[test]
     fn a_long_run_ends_the_row_and_a_wrong_file_ends_it_all() {
         let mut failures = Failures::new(policy(Some(1)), 0);
+        assert_eq!(pauses(&mut failures, 2), [Some(1), None]);
+        failures.ran(Duration::from_secs(5));
+        assert_eq!(failures.in_a_row(), 2);
+        failures.ran(Duration::from_secs(6));
+        assert_eq!(failures.in_a_row(), 0);
         assert_eq!(pauses(&mut failures, 2), [Some(1), None]);
         assert!(failures.next(Kind::Conflict, Duration::from_secs(6)).is_some());
         assert_eq!(failures.in_a_row(), 1);

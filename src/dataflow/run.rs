@@ -112,7 +112,9 @@ pub fn run(
     let look = if quick { host.look().min(QUICK_LOOK) } else { host.look() };
     let Some(mut candidate) = Candidate::new(pipeline)? else {
         let (writer, checkpoint) = checkpoint::open(store, pipeline)?;
-        let ends = tasks.block_on(connect(pipeline, Fence::open()))?;
+        let Some(ends) = connect(pipeline, Fence::open(), &tasks, stop)? else {
+            return Ok(Summary { status: Status::default(), elapsed: started.elapsed() });
+        };
         return Run { pipeline, until, stop, started, look, tasks, ends, term: None }.go(
             writer,
             checkpoint,
@@ -121,9 +123,9 @@ pub fn run(
     };
     candidate.check_definition(pipeline)?;
     // Before it stands by: what keeps it from connecting is to be found out now.
-    let ends = tasks.block_on(connect(pipeline, candidate.fence()))?;
+    let ends = connect(pipeline, candidate.fence(), &tasks, stop)?;
     let term = candidate.stand_by(pipeline, stop, |standing| observe(&Status::standing_by(standing)))?;
-    let Some(term) = term else {
+    let (Some(term), Some(ends)) = (term, ends) else {
         return Ok(Summary { status: Status::default(), elapsed: started.elapsed() });
     };
     let (writer, checkpoint) = match take_over(pipeline, store, &term) {
@@ -147,11 +149,25 @@ struct Connected {
     source: CatalogSource,
 }
 
-async fn connect(pipeline: &Pipeline, fence: Fence) -> Result<Connected> {
-    let sink = sinks::connect(&pipeline.target, fence).await?;
-    let select = pipeline.select.clone();
-    let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await?;
-    Ok(Connected { sink, source })
+/// Connects, unless `stop` is set before that is done.
+fn connect(pipeline: &Pipeline, fence: Fence, tasks: &Tasks, stop: &AtomicBool) -> Result<Option<Connected>> {
+    let connected = async {
+        let sink = sinks::connect(&pipeline.target, fence).await?;
+        let select = pipeline.select.clone();
+        let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await?;
+        Ok(Some(Connected { sink, source }))
+    };
+    let stopped = async {
+        while !stop.load(Ordering::Acquire) {
+            tokio::time::sleep(QUICK_LOOK).await;
+        }
+    };
+    tasks.block_on(async {
+        tokio::select! {
+            connected = connected => connected,
+            () = stopped => Ok(None),
+        }
+    })
 }
 
 /// The checkpoint as the owner before left it.

@@ -186,7 +186,7 @@ impl All {
         self.status(out, &names::IN_FLIGHT, |status| vec![([], status.now.calls as f64)])?;
         self.status(out, &names::RETRIES, |status| {
             let all = status.now.retries.iter();
-            all.map(|(kind, times)| ([format!("{kind:?}")], *times as f64)).collect()
+            all.map(|(kind, times)| ([kind.name().to_owned()], *times as f64)).collect()
         })?;
         self.status(out, &names::IN_DOUBT, |status| vec![([], status.now.doubtful_rows as f64)])?;
         let mut metric = describe(out, &names::CALL)?;

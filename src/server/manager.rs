@@ -16,11 +16,11 @@ use tokio::sync::watch;
 use super::book::{Book, Record, StateOf, Wanted};
 use super::definition::{self, Rules};
 use super::unit::{self, Unit};
-use super::view::{Reason, State, View, now};
+use super::view::{Reason, State, View};
 use crate::dataflow::host::Host;
-use crate::error::{Error, Kind, Part, Result};
-use crate::pipeline::{Pipeline, keys};
-use crate::remove;
+use crate::error::{Error, Kind, Result};
+
+mod change;
 
 /// How often each run looks at itself: with many of them that is most of what idle ones cost.
 const LOOK: Duration = Duration::from_millis(500);
@@ -69,6 +69,8 @@ struct Inner {
     book: Book,
     units: Mutex<BTreeMap<String, Arc<Unit>>>,
     gates: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+    /// Held by whoever gives a pipeline its state folder, until that is seen in `units`.
+    folders: Mutex<()>,
     closing: AtomicBool,
     /// Counts up when a pipeline comes or goes.
     changes: watch::Sender<u64>,
@@ -88,6 +90,7 @@ impl Manager {
             book,
             units: Mutex::default(),
             gates: Mutex::default(),
+            folders: Mutex::default(),
             closing: AtomicBool::new(false),
             changes: watch::Sender::new(0),
         }));
@@ -139,7 +142,8 @@ impl Manager {
         self.beside(name, move |inner, name| {
             inner.read_again(name)?;
             inner.change(name, Wanted::Running, |unit, inner| {
-                if unit.live().state == State::Retrying {
+                let state = unit.live().state;
+                if matches!(state, State::Retrying | State::Failed) {
                     unit.stop();
                 }
                 inner.start(unit);
@@ -203,6 +207,7 @@ impl Manager {
 }
 
 impl Inner {
+    /// Does it while nobody else changes the pipeline `name`.
     fn alone<T>(&self, name: &str, act: impl FnOnce(&str) -> Result<T>) -> Result<T> {
         let gate = Arc::clone(lock(&self.gates).entry(name.to_owned()).or_default());
         let passed = lock(&gate);
@@ -214,6 +219,7 @@ impl Inner {
         result
     }
 
+    /// What the book says of the pipeline `name` goes on.
     fn bring_back(self: &Arc<Self>, name: &str, record: Record) {
         let mut definition = record.definition.clone();
         let read = definition::read(name, &mut definition, &self.settings.rules);
@@ -249,159 +255,6 @@ impl Inner {
         if !self.closing.load(Ordering::Acquire) {
             unit.start(&self.host, self.settings.attempts);
         }
-    }
-
-    fn put(&self, name: &str, mut definition: Value, options: Options) -> Result<Outcome> {
-        let pipeline = definition::read(name, &mut definition, &self.settings.rules)?;
-        let Some(unit) = self.unit(name) else { return self.create(name, pipeline, definition, options) };
-        let mut record = unit.record();
-        check_not_gone(name, &record)?;
-        if options.must_be_new {
-            let message = format!("there is a pipeline {name:?} already");
-            return Err(Error::new(Kind::Conflict, message).hint("choose another name, or remove that one"));
-        }
-        let is_same = record.definition == definition && unit.pipeline().is_some();
-        if let Some(extra) = options.extra {
-            record.extra = extra;
-        }
-        if is_same {
-            if record != unit.record() {
-                self.book.put(name, &record)?;
-                unit.keep(record, unit.pipeline());
-            }
-            return Ok(Outcome::Unchanged);
-        }
-        definition::check_change(&pipeline, &record.fingerprint)?;
-        self.check_folder(name, &pipeline)?;
-        (record.definition, record.changed) = (definition, now());
-        self.book.put(name, &record)?;
-        unit.stop();
-        let wanted = record.wanted.clone();
-        unit.keep(record, Some(Arc::new(pipeline)));
-        tracing::info!(pipeline = name, "changed");
-        if wanted == Wanted::Running {
-            self.start(&unit);
-        }
-        Ok(Outcome::Changed)
-    }
-
-    fn create(&self, name: &str, pipeline: Pipeline, definition: Value, options: Options) -> Result<Outcome> {
-        self.check_folder(name, &pipeline)?;
-        let now = now();
-        let record = Record {
-            definition,
-            fingerprint: pipeline.fingerprint(),
-            wanted: options.paused.map_or(Wanted::Running, |reason| Wanted::Paused(Some(reason))),
-            extra: options.extra.unwrap_or_default(),
-            created: now.clone(),
-            changed: now,
-        };
-        self.book.put(name, &record)?;
-        let (state, reason) = unit::resting(&record.wanted, &record.changed);
-        let is_running = record.wanted == Wanted::Running;
-        let unit = Unit::new(name, record, Some(Arc::new(pipeline)));
-        unit.set_state(state, reason);
-        unit.look_for_floor();
-        lock(&self.units).insert(name.to_owned(), Arc::clone(&unit));
-        tracing::info!(pipeline = name, "created");
-        if is_running {
-            self.start(&unit);
-        }
-        self.changes.send_modify(|changes| *changes += 1);
-        Ok(Outcome::Created)
-    }
-
-    /// Reads the definition once more if it could not be read: what it refers to may be there now.
-    fn read_again(&self, name: &str) -> Result<()> {
-        let unit = self.find(name)?;
-        let record = unit.record();
-        if unit.pipeline().is_none() {
-            let mut definition = record.definition.clone();
-            let pipeline = definition::read(name, &mut definition, &self.settings.rules)?;
-            unit.keep(record, Some(Arc::new(pipeline)));
-        }
-        Ok(())
-    }
-
-    fn change(&self, name: &str, wanted: Wanted, act: impl FnOnce(&Arc<Unit>, &Inner)) -> Result<View> {
-        let unit = self.find(name)?;
-        let mut record = unit.record();
-        check_not_gone(name, &record)?;
-        if record.wanted != wanted {
-            record.wanted = wanted.clone();
-            self.book.put(name, &record)?;
-            unit.keep(record, unit.pipeline());
-        }
-        act(&unit, self);
-        if let Wanted::Paused(reason) = &wanted {
-            tracing::info!(pipeline = name, reason = reason.as_deref(), "paused");
-            let (state, reason) = unit::resting(&wanted, &now());
-            unit.set_state(state, reason);
-        }
-        Ok(unit.view())
-    }
-
-    fn remove(&self, name: &str, state: StateOf) -> Result<Vec<String>> {
-        let unit = self.find(name)?;
-        let mut record = unit.record();
-        let wanted = Wanted::Gone(state);
-        if record.wanted != wanted {
-            record.wanted = wanted;
-            self.book.put(name, &record)?;
-            unit.keep(record, unit.pipeline());
-        }
-        unit.stop();
-        unit.set_state(State::Removing, None);
-        let removed = match (state, unit.pipeline()) {
-            (StateOf::Keep, _) => Ok(Vec::new()),
-            (StateOf::Remove, Some(pipeline)) => remove::remove(&pipeline),
-            (StateOf::Remove, None) => {
-                let message =
-                    format!("the definition of {name:?} can't be read any more, so its state is not found");
-                Err(Error::new(Kind::PipelineFile, message).hint("remove it with state=keep"))
-            }
-        };
-        let removed =
-            removed.inspect_err(|error| unit.set_state(State::Removing, Some(Reason::of(error))))?;
-        self.book.delete(name)?;
-        lock(&self.units).remove(name);
-        tracing::info!(pipeline = name, ?removed, "removed");
-        self.changes.send_modify(|changes| *changes += 1);
-        Ok(removed)
-    }
-
-    fn unit(&self, name: &str) -> Option<Arc<Unit>> {
-        lock(&self.units).get(name).cloned()
-    }
-
-    fn find(&self, name: &str) -> Result<Arc<Unit>> {
-        self.unit(name).ok_or_else(|| Error::new(Kind::NotFound, format!("there is no pipeline {name:?}")))
-    }
-
-    /// Two pipelines can't share a state folder.
-    fn check_folder(&self, name: &str, pipeline: &Pipeline) -> Result<()> {
-        let units = lock(&self.units);
-        let other = units.iter().find(|(other, unit)| {
-            *other != name
-                && unit.pipeline().is_some_and(|other| {
-                    other.state_dir.starts_with(&pipeline.state_dir)
-                        || pipeline.state_dir.starts_with(&other.state_dir)
-                })
-        });
-        let Some((other, _)) = other else { return Ok(()) };
-        let message = format!("\"state_dir\" is that of the pipeline {other:?}, or one is within the other");
-        let hint = "leave it out";
-        let part =
-            Part { key: Some(keys::STATE_DIR.path()), message: message.clone(), hint: Some(hint.to_owned()) };
-        Err(Error::new(Kind::Conflict, message).hint(hint).with_parts(vec![part]))
-    }
-}
-
-fn check_not_gone(name: &str, record: &Record) -> Result<()> {
-    match record.wanted {
-        Wanted::Gone(_) => Err(Error::new(Kind::Conflict, format!("the pipeline {name:?} is being removed"))
-            .hint("remove it again to see what keeps that from being finished")),
-        _ => Ok(()),
     }
 }
 

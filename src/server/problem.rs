@@ -13,9 +13,9 @@ use crate::error::{Error, Kind};
 pub struct Problem {
     /// Always `about:blank`: `kind` tells problems apart.
     #[serde(rename = "type")]
-    pub kind_uri: &'static str,
+    pub about: About,
     /// The words for the status.
-    pub title: String,
+    pub title: &'static str,
     /// The status of the answer.
     pub status: u16,
     /// What is wrong, and where.
@@ -30,6 +30,14 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub errors: Vec<ProblemPart>,
+}
+
+/// What the field `type` of a problem says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub enum About {
+    /// There is nothing to read about it but what stands here.
+    #[serde(rename = "about:blank")]
+    Blank,
 }
 
 /// One of the things that are wrong.
@@ -56,7 +64,7 @@ impl Problem {
     /// The same with another status.
     pub fn with_status(mut self, status: StatusCode) -> Problem {
         self.status = status.as_u16();
-        self.title = status.canonical_reason().unwrap_or("Error").to_owned();
+        self.title = status.canonical_reason().unwrap_or("Error");
         self
     }
 
@@ -90,8 +98,8 @@ impl From<Error> for Problem {
             hint: part.hint.clone(),
         });
         let problem = Problem {
-            kind_uri: "about:blank",
-            title: String::new(),
+            about: About::Blank,
+            title: "",
             status: 0,
             detail: error.message().to_owned(),
             kind: error.kind().name(),

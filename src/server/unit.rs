@@ -111,7 +111,7 @@ impl Unit {
         self.changes.subscribe()
     }
 
-    /// Replaces what is kept of it. It must not be running if `pipeline` is another one.
+    /// Replaces what is kept of it. A run that goes on keeps to what it began with.
     pub fn keep(&self, record: Record, pipeline: Option<Arc<Pipeline>>) {
         *lock(&self.kept) = Kept { record, pipeline };
     }
@@ -187,7 +187,7 @@ impl Unit {
         }
     }
 
-    /// Has it stop, and waits until it has.
+    /// Has it stop, and waits until it has. What it failed with before does not count any more.
     pub fn stop(&self) {
         self.ask_to_stop();
         // Others may look at it meanwhile.
@@ -195,6 +195,7 @@ impl Unit {
         if let Some(runner) = runner {
             drop(runner.thread.join());
         }
+        self.live().failures = 0;
     }
 
     /// Runs the pipeline, again and again if need be.
@@ -208,7 +209,7 @@ impl Unit {
     ) {
         loop {
             let began = Instant::now();
-            let Err(error) = self.run(pipeline, host, stop, began) else { return };
+            let Err(error) = self.run(pipeline, host, stop, began, &mut failures) else { return };
             tracing::error!("{}", error.report());
             let reason = Some(Reason::of(&error));
             let pause = failures.next(error.kind(), began.elapsed());
@@ -227,14 +228,23 @@ impl Unit {
         }
     }
 
-    fn run(&self, pipeline: &Pipeline, host: &Host, stop: &Arc<AtomicBool>, began: Instant) -> Result<()> {
+    fn run(
+        &self,
+        pipeline: &Pipeline,
+        host: &Host,
+        stop: &Arc<AtomicBool>,
+        began: Instant,
+        failures: &mut Failures,
+    ) -> Result<()> {
         let observe = |status: &Status| {
             let state = match status.standing {
                 Some(Standing::By(_)) => State::StandingBy,
                 _ => State::Running,
             };
+            failures.ran(began.elapsed());
             let mut live = self.live();
             (live.status, live.elapsed) = (Some(status.clone()), began.elapsed());
+            live.failures = failures.in_a_row();
             let is_new = live.state != state;
             drop(live);
             if is_new {

@@ -67,6 +67,7 @@ fn a_pipeline_goes_through_its_life_and_is_brought_back_as_it_was_wanted() {
         assert_eq!(manager.get("b").unwrap().extra, json!({"s": 1}));
         let view = manager.pause("a", Some("enough".into())).await.unwrap();
         assert_eq!((view.state, view.reason.unwrap().message), (State::Paused, "enough".to_owned()));
+        assert_eq!(view.failures, 0, "it does not fail any more");
         let view = manager.resume("b").await.unwrap();
         assert!(matches!(view.state, State::Initial | State::Retrying), "{view:?}");
         assert_eq!(manager.pause("c", None).await.unwrap_err().kind(), Kind::NotFound);
@@ -88,6 +89,26 @@ fn a_pipeline_goes_through_its_life_and_is_brought_back_as_it_was_wanted() {
         assert_eq!(error.kind(), Kind::Conflict);
         manager.remove("b", StateOf::Keep).await.unwrap();
         assert!(manager.list().is_empty());
+        manager.close().await;
+    });
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_target_that_says_nothing() {
+    let (folder, runtime) = (tempfile::tempdir().unwrap(), host::runtime(1).unwrap());
+    let manager = open(folder.path(), runtime.handle());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut definition = definition("d.*");
+    definition["target"]["uri"] = format!("http://{}", silent.local_addr().unwrap()).into();
+    definition["target"]["connect_timeout"] = "1m".into();
+    runtime.block_on(async {
+        manager.put("a", definition, Options::default()).await.unwrap();
+        // It is connecting now.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(manager.get("a").unwrap().state, State::Initial);
+        let began = Instant::now();
+        assert_eq!(manager.pause("a", None).await.unwrap().state, State::Paused);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         manager.close().await;
     });
 }
