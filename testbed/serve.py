@@ -136,11 +136,10 @@ class Server:
             connection.close()
 
     def metrics(self) -> dict[str, float]:
-        """All samples, by name and labels as they are written."""
+        """All samples; see `samples`."""
         answer = self.request("GET", "/metrics")
         assert answer.status == 200 and answer.headers["content-type"].startswith("application/openmetrics-text"), answer.status
-        lines = [line for line in answer.body.decode().splitlines() if not line.startswith("#")]
-        return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines)}
+        return samples(answer.body)
 
     # --- ends
     def stop(self) -> float:
@@ -170,6 +169,12 @@ class Server:
         self.discard()
 
 
+def samples(metrics: bytes) -> dict[str, float]:
+    """The samples in an answer of /metrics, by name and labels as they are written."""
+    lines = [line for line in metrics.decode().splitlines() if not line.startswith("#")]
+    return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines)}
+
+
 def definition(source, target, collections: list[str], **changes: Any) -> dict[str, Any]:
     """What a pipeline file from `source` to `target` says; `changes` by path: delivery__memory="64MiB"."""
     made: dict[str, Any] = {
@@ -177,6 +182,16 @@ def definition(source, target, collections: list[str], **changes: Any) -> dict[s
         "select": {"collections": collections},
         "target": {"type": "milvus", "uri": target.uri, **({"token": target.token} if target.token else {})},
     }
+    return changed(made, changes)
+
+
+def nowhere(**changes: Any) -> dict[str, Any]:
+    """The same of a pipeline whose servers are not there, so that it fails at once."""
+    return changed({"source": {"etcd": ["http://127.0.0.1:1"], "mq": {"type": "rocksmq", "path": "/nowhere"}},
+                    "select": {"collections": ["default.*"]}, "target": {"type": "milvus", "uri": "http://127.0.0.1:1"}}, changes)
+
+
+def changed(made: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for path, value in changes.items():
         *tables, key = path.split("__")
         node = made
