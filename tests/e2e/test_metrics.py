@@ -70,7 +70,7 @@ def test_prometheus_understands_metrics_and_dashboard(tmp_path):
     with Server({"tokens": {"read": [token], "write": ["write-token-0123456789"]}}, token="write-token-0123456789") as server:
         server.start().put("lost", nowhere(restart__attempts=0)).expect(201)
         server.wait_for("lost", "failed")
-        config = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "rule_files": [str(ROOT / "deploy" / "prometheus-alerts.yml")],
+        config = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}, "rule_files": [str(ROOT / "deploy" / "prometheus-alerts.yml")],
                   "scrape_configs": [{"job_name": "migrans", "authorization": {"credentials": token},
                                       "static_configs": [{"targets": [f"127.0.0.1:{server.port}"]}]}]}
         (tmp_path / "prometheus.yml").write_text(json.dumps(config))  # which is YAML too
