@@ -768,7 +768,7 @@ pub static RESTART_ATTEMPTS: Key = Key {
     variants: &[],
     name: "attempts",
     shape: Shape::Count(0, 1_000_000),
-    default: Default::Words("`0` for `migrans run`; what the server's file says for `migrans serve`"),
+    default: Default::Words("as the server's file says for `migrans serve`; `0` for any other run"),
     meaning: "How often it is started again after failures in a row; `0`: never. A run that lasted longer than `longest_pause` \
               ends the row. What a start can't mend, as a wrong pipeline file, ends it at once.",
     example: "100",
