@@ -35,7 +35,7 @@ use crate::sinks::{self, Sink};
 use crate::sources::catalog::{CatalogSource, applied_after};
 use crate::sources::{self, Context};
 
-/// The worker looks around this often even if nothing wakes it.
+/// The worker looks around this often even if nothing wakes it, or as often as the run looks at itself if that is less often.
 const PARK: Duration = Duration::from_millis(100);
 
 /// How often a step that the last run had begun is tried, and the pause between.
@@ -275,6 +275,7 @@ impl Run<'_> {
         let (ticks_in, ticks) = watch::channel(Tso::ZERO);
         let (updates_in, updates) = crossbeam_channel::unbounded();
         let worker = Worker {
+            park: PARK.max(look),
             pipeline: pipeline.clone(),
             credits: Arc::clone(&credits),
             channels: Arc::clone(&channels),
@@ -464,6 +465,7 @@ fn call_deadline(pipeline: &Pipeline) -> Duration {
 /// What the thread of the dataflow needs.
 struct Worker {
     pipeline: Pipeline,
+    park: Duration,
     credits: Arc<Credits>,
     channels: Arc<Channels>,
     progress: Arc<Progress>,
@@ -482,7 +484,7 @@ impl Worker {
     /// Builds the graph, steps it until it is to stop, and lets it finish what it has begun. Returns whether the
     /// target is left at a consistent cut with nothing in flight.
     fn run(self, built: impl FnOnce(Result<SyncActivator>) + Send + Sync + 'static) -> bool {
-        let failure = self.failure.clone();
+        let (failure, park) = (self.failure.clone(), self.park);
         timely::execute_directly(move |worker| {
             let directory = Arc::new(Directory::default());
             let delivery = &self.pipeline.delivery;
@@ -536,7 +538,7 @@ impl Worker {
             }
             failpoint::pass(Point::StartBuilt);
             while !shared.is_stopping() {
-                worker.step_or_park(Some(PARK));
+                worker.step_or_park(Some(park));
             }
             failpoint::pass(Point::StopBegun);
             let clean = settle(worker, &shared, &self.progress);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// written, at most, and a bit.
 pub(super) const POLL: Duration = Duration::from_millis(10);
 /// The longest time between two looks.
-const SLOWEST: Duration = Duration::from_millis(400);
+const SLOWEST: Duration = Duration::from_secs(1);
 /// After this time without anything but ticks a reader is quiet.
 const QUIET: Duration = Duration::from_secs(5);
 

@@ -21,7 +21,7 @@ use crate::sources::{Context, Start};
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Within this time messages can't have been written, moved to a table file *and* trimmed: Milvus would have to fill a
 /// page of 64 MiB with them, consume it, and come by with its retention, which it does every 10 minutes.
-const LAPSE: Duration = Duration::from_millis(500);
+const LAPSE: Duration = Duration::from_millis(1200);
 /// Payload bytes that are put into queues before the consumer is woken in the middle of a round.
 const WAKE_BYTES: usize = 512 << 10;
 /// Waiting for room in queues: first and longest.
