@@ -245,5 +245,7 @@ def test_events(scene, server):
     server.put("q", definition(scene.source, scene.target, pattern(scene, "q")), "?paused=true").expect(201)
     last = server.events("q")
     assert next(last)[1]["state"] == "paused"
-    threading.Timer(0.5, server.stop).start()
+    stop = threading.Timer(0.5, server.stop)
+    stop.start()
     assert list(last)[-1] == ("end", {"reason": "the server stops"})
+    stop.join()
