@@ -55,6 +55,7 @@ bench: build
 	$(PYTHON) -m benches.queues $(QUEUE_BENCH_ARGS)
 	$(PYTHON) -m benches.recovery $(RECOVERY_BENCH_ARGS)
 	$(PYTHON) -m benches.protocol $(PROTOCOL_BENCH_ARGS)
+	$(PYTHON) -m benches.many $(MANY_BENCH_ARGS)
 
 clean:
 	rm -rf "$(CARGO_TARGET_DIR)"

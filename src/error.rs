@@ -10,7 +10,7 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What sort of failure an [`Error`] is. The retry policy and the exit code are read from this alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// The command line is wrong (exit code 2).
     Usage,
@@ -70,6 +70,28 @@ impl Kind {
         }
     }
 
+    /// Its name, as it stands in answers and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Usage => "Usage",
+            Kind::PipelineFile => "PipelineFile",
+            Kind::Unavailable => "Unavailable",
+            Kind::RateLimited => "RateLimited",
+            Kind::Exhausted => "Exhausted",
+            Kind::InDoubt => "InDoubt",
+            Kind::Denied => "Denied",
+            Kind::NotFound => "NotFound",
+            Kind::Conflict => "Conflict",
+            Kind::Refused => "Refused",
+            Kind::Version => "Version",
+            Kind::Gap => "Gap",
+            Kind::Corrupt => "Corrupt",
+            Kind::Checkpoint => "Checkpoint",
+            Kind::Ownership => "Ownership",
+            Kind::Internal => "Internal",
+        }
+    }
+
     /// The exit code of a process that ends with this error.
     pub fn exit_code(self) -> u8 {
         match self {
@@ -87,12 +109,24 @@ struct Inner {
     message: String,
     hint: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    parts: Vec<Part>,
+}
+
+/// One of the things that an error is about, where it is about several, or about a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The key that it is about, with the tables around it: `source.mq.path`.
+    pub key: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What the user can do.
+    pub hint: Option<String>,
 }
 
 impl Error {
     /// A new error of `kind`. The message is one line without a full stop and names the place.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), hint: None, source: None }))
+        Error(Box::new(Inner { kind, message: message.into(), hint: None, source: None, parts: Vec::new() }))
     }
 
     /// Adds what the user can do.
@@ -104,6 +138,12 @@ impl Error {
     /// Adds the error that led to this one.
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
+        self
+    }
+
+    /// Adds the things that it is about, one by one, for programs. The message has them all.
+    pub fn with_parts(mut self, parts: Vec<Part>) -> Self {
+        self.0.parts = parts;
         self
     }
 
@@ -126,6 +166,11 @@ impl Error {
     /// What the user can do, if known.
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// The things that it is about, one by one, where they are known.
+    pub fn parts(&self) -> &[Part] {
+        &self.0.parts
     }
 
     /// The whole story for a person: message, causes, hint, a line each.

@@ -141,12 +141,39 @@ jars() {
     rm -rf "$folder"
     mv "$folder.new" "$folder"
 }
+# In a venv of its own: its plugins are not to take part in our tests.
+make_schemathesis() {
+    say "installing schemathesis"
+    [ -x "$home/schemathesis/bin/python" ] || python3 -m venv "$home/schemathesis"
+    "$home/schemathesis/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-api.txt"
+}
+# Prometheus reads our metrics in a test, and its promtool the rules for alerts. Without it these tests are left out.
+make_prometheus() {
+    local unpacked=$home/prometheus.new
+    say "installing Prometheus"
+    rm -rf "$home/prometheus" "$unpacked"
+    mkdir -p "$unpacked"
+    if (cd "$unpacked" && fetch_prometheus >/dev/null 2>&1 && dpkg -x prometheus_*.deb .); then
+        mkdir "$home/prometheus"
+        mv "$unpacked/usr/bin/prometheus" "$unpacked/usr/bin/promtool" "$home/prometheus/"
+    else
+        say "the package prometheus can't be had by apt: tests with it are left out"
+    fi
+    rm -rf "$unpacked"
+}
+fetch_prometheus() {
+    apt-get download prometheus && return
+    # The lists of packages may not be here yet.
+    [ "$(id -u)" = 0 ] && apt-get update && apt-get download prometheus
+}
 make_kafka() { jars kafka; }
 make_pulsar() { jars pulsar; }
 
 changed=
 part venv "$home/venv/bin/python" "$here/requirements.txt"
 part milvus "$home/bin/milvus" "$here/requirements.txt"
+part schemathesis "$home/schemathesis/bin/st" "$here/requirements-api.txt"
+part prometheus "$home/prometheus/promtool" /dev/null
 part kafka "$home/kafka/libs" "$here/maven/kafka.xml"
 part pulsar "$home/pulsar/libs" "$here/maven/pulsar.xml"
 [ -z "$changed" ] || say "ready in $home"

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed (or `verify` found a difference), 2 wrong usage or a bad pipeline file, 3 `verify` could not
 //! compare everything.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,6 +21,7 @@ mod check;
 mod checkpoint;
 mod remove;
 mod run;
+mod serve;
 mod signals;
 mod tail;
 mod verify;
@@ -57,6 +59,15 @@ enum Command {
         /// Write a report as JSON to this file: every two seconds, and when the run ends
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
+        /// Answer with metrics for Prometheus at http://ADDRESS/metrics, and at /healthz and /readyz
+        #[arg(long, value_name = "ADDRESS")]
+        metrics: Option<SocketAddr>,
+    },
+    /// Run many pipelines in one process, made and watched over HTTP
+    Serve {
+        /// The server's file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
     },
     /// Look for everything that would keep a pipeline from running, without changing anything
     Check {
@@ -123,7 +134,10 @@ pub fn main() -> ExitCode {
     let ready = logging::init(format, &arguments.log_level).and_then(|()| failpoint::init());
     let result = ready.and_then(|()| {
         match arguments.command {
-            Command::Run { pipeline, until, report } => run::run(&pipeline, until, report.as_deref()),
+            Command::Run { pipeline, until, report, metrics } => {
+                run::run(&pipeline, until, report.as_deref(), metrics)
+            }
+            Command::Serve { config } => serve::serve(&config),
             Command::Check { pipeline, offline } => check::check(&pipeline, offline),
             Command::Remove { pipeline } => remove::remove(&pipeline),
             Command::Checkpoint(command) => checkpoint::checkpoint(command),

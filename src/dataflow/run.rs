@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use timely::scheduling::SyncActivator;
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::channels::{ChannelNow, Channels};
@@ -17,6 +17,7 @@ use super::credits::Credits;
 use super::directory::Directory;
 use super::failure::Failure;
 use super::graph::{Ends, build};
+use super::host::{Host, Tasks, panicked};
 use super::progress::{Now, Progress};
 use super::shared::Shared;
 use super::unprotected;
@@ -35,7 +36,7 @@ use crate::sinks::{self, Sink};
 use crate::sources::catalog::{CatalogSource, applied_after};
 use crate::sources::{self, Context};
 
-/// The worker looks around this often even if nothing wakes it.
+/// The worker looks around this often even if nothing wakes it, or as often as the run looks at itself if that is less often.
 const PARK: Duration = Duration::from_millis(100);
 
 /// How often a step that the last run had begun is tried, and the pause between.
@@ -44,6 +45,9 @@ const FINISH_PAUSE: Duration = Duration::from_secs(1);
 
 /// A stop that takes longer is cut short; the next start repairs what that leaves.
 const STOP_WITHIN: Duration = Duration::from_secs(9);
+
+/// A run that may end by itself looks at itself this often at least.
+const QUICK_LOOK: Duration = Duration::from_millis(50);
 
 /// When to stop by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,25 +94,29 @@ pub struct Summary {
     pub elapsed: Duration,
 }
 
-/// Runs `pipeline` until `until`, an error, or `stop` being set. `observe` is called a few times a second.
+/// Runs `pipeline` on `host` until `until`, an error, or `stop` being set. `observe` is called whenever the host has it
+/// look at itself.
 ///
 /// With `[ownership]` it first stands by until no other process owns the pipeline.
 pub fn run(
     pipeline: &Pipeline,
     until: Until,
     stop: &Arc<AtomicBool>,
+    host: &Host,
     mut observe: impl FnMut(&Status),
 ) -> Result<Summary> {
     let started = Instant::now();
     let store = Store::open(&pipeline.state_dir)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
-            |cause| Error::new(Kind::Internal, "can't start the runtime for calls").caused_by(cause),
-        )?;
+    let tasks = host.tasks();
+    // What ends the ownership, and the run by itself, is to be noticed soon.
+    let quick = pipeline.ownership.is_some() || until != Until::Forever;
+    let look = if quick { host.look().min(QUICK_LOOK) } else { host.look() };
     let Some(mut candidate) = Candidate::new(pipeline)? else {
         let (writer, checkpoint) = checkpoint::open(store, pipeline)?;
-        let ends = runtime.block_on(connect(pipeline, Fence::open()))?;
-        return Run { pipeline, until, stop, started, runtime, ends, term: None }.go(
+        let Some(ends) = connect(pipeline, Fence::open(), &tasks, stop)? else {
+            return Ok(Summary { status: Status::default(), elapsed: started.elapsed() });
+        };
+        return Run { pipeline, until, stop, started, look, tasks, ends, term: None }.go(
             writer,
             checkpoint,
             &mut observe,
@@ -116,9 +124,9 @@ pub fn run(
     };
     candidate.check_definition(pipeline)?;
     // Before it stands by: what keeps it from connecting is to be found out now.
-    let ends = runtime.block_on(connect(pipeline, candidate.fence()))?;
+    let ends = connect(pipeline, candidate.fence(), &tasks, stop)?;
     let term = candidate.stand_by(pipeline, stop, |standing| observe(&Status::standing_by(standing)))?;
-    let Some(term) = term else {
+    let (Some(term), Some(ends)) = (term, ends) else {
         return Ok(Summary { status: Status::default(), elapsed: started.elapsed() });
     };
     let (writer, checkpoint) = match take_over(pipeline, store, &term) {
@@ -129,7 +137,7 @@ pub fn run(
             return Err(error);
         }
     };
-    Run { pipeline, until, stop, started, runtime, ends, term: Some(term) }.go(
+    Run { pipeline, until, stop, started, look, tasks, ends, term: Some(term) }.go(
         writer,
         checkpoint,
         &mut observe,
@@ -142,11 +150,25 @@ struct Connected {
     source: CatalogSource,
 }
 
-async fn connect(pipeline: &Pipeline, fence: Fence) -> Result<Connected> {
-    let sink = sinks::connect(&pipeline.target, fence).await?;
-    let select = pipeline.select.clone();
-    let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await?;
-    Ok(Connected { sink, source })
+/// Connects, unless `stop` is set before that is done.
+fn connect(pipeline: &Pipeline, fence: Fence, tasks: &Tasks, stop: &AtomicBool) -> Result<Option<Connected>> {
+    let connected = async {
+        let sink = sinks::connect(&pipeline.target, fence).await?;
+        let select = pipeline.select.clone();
+        let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await?;
+        Ok(Some(Connected { sink, source }))
+    };
+    let stopped = async {
+        while !stop.load(Ordering::Acquire) {
+            tokio::time::sleep(QUICK_LOOK).await;
+        }
+    };
+    tasks.block_on(async {
+        tokio::select! {
+            connected = connected => connected,
+            () = stopped => Ok(None),
+        }
+    })
 }
 
 /// The checkpoint as the owner before left it.
@@ -168,7 +190,8 @@ struct Run<'a> {
     until: Until,
     stop: &'a Arc<AtomicBool>,
     started: Instant,
-    runtime: Runtime,
+    look: Duration,
+    tasks: Tasks,
     ends: Connected,
     term: Option<Term>,
 }
@@ -199,14 +222,14 @@ impl Run<'_> {
 
     /// Looks whether anything stands in the way, and where to begin.
     fn prepare(&self, writer: &Writer, checkpoint: &mut Checkpoint) -> Result<()> {
-        let Run { pipeline, runtime, ends: Connected { sink, source }, .. } = self;
+        let Run { pipeline, tasks, ends: Connected { sink, source }, .. } = self;
         let first = checkpoint.frontier.is_none();
         unprotected::check(!first)?;
-        runtime.block_on(finish_steps(&**sink, writer, checkpoint, call_deadline(pipeline)))?;
-        let recognised = checkpoint.recognise(&runtime.block_on(source.standing())?)?;
-        let read = runtime.block_on(source.read())?.catalog;
+        tasks.block_on(finish_steps(&**sink, writer, checkpoint, call_deadline(pipeline)))?;
+        let recognised = checkpoint.recognise(&tasks.block_on(source.standing())?)?;
+        let read = tasks.block_on(source.read())?.catalog;
         let adopt = adopts(pipeline);
-        let mut obstacles = runtime.block_on(check::obstacles(&**sink, &read, checkpoint, adopt))?;
+        let mut obstacles = tasks.block_on(check::obstacles(&**sink, &read, checkpoint, adopt))?;
         if first {
             obstacles.extend(check::stray_positions(&pipeline.source, &read));
         }
@@ -243,21 +266,20 @@ impl Run<'_> {
         checkpoint: Checkpoint,
         observe: &mut dyn FnMut(&Status),
     ) -> Result<Summary> {
-        let Run { pipeline, until, stop, started, runtime, ends, term } = self;
+        let Run { pipeline, until, stop, started, look, tasks, ends, term } = self;
         let catalog = ends.source.resume(checkpoint.applied.clone());
         let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
-        let world: Arc<dyn World> = Arc::new(RealWorld {
-            runtime: runtime.handle().clone(),
-            clock: Clock::go_on(checkpoint.clock.as_ref()),
-        });
+        let world: Arc<dyn World> =
+            Arc::new(RealWorld { tasks: tasks.clone(), clock: Clock::go_on(checkpoint.clock.as_ref()) });
         let credits = Credits::new(budget(pipeline));
         let channels = Arc::new(Channels::default());
         let progress = Arc::new(Progress::new(began_at));
-        let failure = Failure::default();
+        let failure = tasks.failure();
         let ended = Arc::new(AtomicBool::new(false));
         let (ticks_in, ticks) = watch::channel(Tso::ZERO);
         let (updates_in, updates) = crossbeam_channel::unbounded();
         let worker = Worker {
+            park: PARK.max(look),
             pipeline: pipeline.clone(),
             credits: Arc::clone(&credits),
             channels: Arc::clone(&channels),
@@ -284,16 +306,20 @@ impl Run<'_> {
             seen: catalog.seen(),
         };
         let (wake_in, wake) = crossbeam_channel::bounded::<Result<SyncActivator>>(1);
+        let (alive, over) = crossbeam_channel::bounded::<()>(0);
         let thread = thread::Builder::new()
             .name("dataflow".into())
-            .spawn(move || worker.run(move |wake| drop(wake_in.send(wake))))
+            .spawn(move || {
+                let _alive = alive;
+                worker.run(move |wake| drop(wake_in.send(wake)))
+            })
             .map_err(|cause| {
                 Error::new(Kind::Internal, "can't start the dataflow's thread").caused_by(cause)
             })?;
         if let Ok(Ok(wake)) = wake.recv() {
             let wake = Mutex::new(wake);
             let failure = failure.clone();
-            runtime.spawn(async move {
+            tasks.spawn(Box::pin(async move {
                 let out = move |update| {
                     drop(updates_in.send(update));
                     if let Ok(wake) = wake.lock() {
@@ -303,7 +329,7 @@ impl Run<'_> {
                 if let Err(error) = Box::pin(catalog.run(ticks, out)).await {
                     failure.set(error);
                 }
-            });
+            }));
         }
 
         let status = || Status {
@@ -315,8 +341,8 @@ impl Run<'_> {
             channels: channels.now(&credits),
             standing: term.as_ref().map(Term::standing),
         };
-        while !thread.is_finished() {
-            thread::sleep(Duration::from_millis(50));
+        // Nothing is ever sent: it ends with the thread, whichever way that ends.
+        while let Err(RecvTimeoutError::Timeout) = over.recv_timeout(look) {
             if let Some(error) = term.as_ref().and_then(Term::lost).filter(|_| !failure.is_set()) {
                 failure.set(error);
             }
@@ -327,10 +353,13 @@ impl Run<'_> {
             channels.tell();
             observe(&status);
         }
-        let clean = thread.join().map_err(|_| Error::new(Kind::Internal, "the dataflow panicked"))?;
+        let clean = thread.join().unwrap_or_else(|panic| {
+            failure.set(panicked("the dataflow", &*panic));
+            false
+        });
         ended.store(true, Ordering::Release);
         let last = status();
-        let finished = finish(runtime, writer, term, clean && !failure.is_set());
+        let finished = finish(tasks, writer, term, clean && !failure.is_set());
         if let Some(error) = failure.take() {
             return Err(error);
         }
@@ -405,11 +434,11 @@ fn is_reached(until: Until, now: &Now) -> bool {
     }
 }
 
-fn finish(runtime: Runtime, writer: Writer, term: Option<Term>, clean: bool) -> Result<()> {
+fn finish(tasks: Tasks, writer: Writer, term: Option<Term>, clean: bool) -> Result<()> {
     if let Some(term) = &term {
         term.close();
     }
-    runtime.shutdown_timeout(Duration::from_millis(500));
+    tasks.end(Duration::from_millis(500));
     let mut finished = Ok(());
     if clean {
         failpoint::pass(Point::StopBefore);
@@ -440,6 +469,7 @@ fn call_deadline(pipeline: &Pipeline) -> Duration {
 /// What the thread of the dataflow needs.
 struct Worker {
     pipeline: Pipeline,
+    park: Duration,
     credits: Arc<Credits>,
     channels: Arc<Channels>,
     progress: Arc<Progress>,
@@ -458,7 +488,7 @@ impl Worker {
     /// Builds the graph, steps it until it is to stop, and lets it finish what it has begun. Returns whether the
     /// target is left at a consistent cut with nothing in flight.
     fn run(self, built: impl FnOnce(Result<SyncActivator>) + Send + Sync + 'static) -> bool {
-        let failure = self.failure.clone();
+        let (failure, park) = (self.failure.clone(), self.park);
         timely::execute_directly(move |worker| {
             let directory = Arc::new(Directory::default());
             let delivery = &self.pipeline.delivery;
@@ -512,7 +542,7 @@ impl Worker {
             }
             failpoint::pass(Point::StartBuilt);
             while !shared.is_stopping() {
-                worker.step_or_park(Some(PARK));
+                worker.step_or_park(Some(park));
             }
             failpoint::pass(Point::StopBegun);
             let clean = settle(worker, &shared, &self.progress);

@@ -173,6 +173,7 @@ impl Shared {
     /// `order` has released everything up to this.
     pub fn set_ordered(&self, upto: Tso) {
         if self.ordered.replace(upto) != upto {
+            self.progress.ordered(upto);
             activate(&self.read);
         }
     }

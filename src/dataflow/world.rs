@@ -6,8 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
-
+use super::host::Tasks;
 use crate::clock::Clock;
 
 /// A call under way, or a pause.
@@ -35,7 +34,7 @@ pub trait World: Send + Sync {
 #[derive(Clone, Debug)]
 pub struct RealWorld {
     /// Where calls run.
-    pub runtime: Handle,
+    pub tasks: Tasks,
     /// The time of day.
     pub clock: Clock,
 }
@@ -50,7 +49,7 @@ impl World for RealWorld {
     }
 
     fn spawn(&self, task: Task) {
-        self.runtime.spawn(task);
+        self.tasks.spawn(task);
     }
 
     fn sleep(&self, time: Duration) -> Task {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 
 use super::catalog::{CollectionId, PartitionId};
 use super::channel::VChannel;
@@ -30,6 +30,16 @@ pub struct Change {
     pub body: Body,
     /// The bytes of the budget that it holds until it is applied or dropped.
     pub credit: Arc<Credit>,
+}
+
+impl Change {
+    /// How many rows it brings or keys it takes.
+    pub fn row_count(&self) -> usize {
+        match &self.body {
+            Body::Insert(rows) => rows.num_rows(),
+            Body::Delete(keys) => keys.len(),
+        }
+    }
 }
 
 /// What a [`Change`] does.

@@ -18,6 +18,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::{Mark, Parcel, Raw};
+use crate::dataflow::progress::Amount;
 use crate::dataflow::shared::Shared;
 use crate::error::Result;
 use crate::milvus::catalog::CollectionId;
@@ -63,7 +64,10 @@ pub fn decode<'scope>(
                         }
                     }
                 }
-                let Decoded { mut changes, mut marks, heads } = decoded;
+                let Decoded { mut changes, mut marks, heads, received } = decoded;
+                for (channel, amounts) in &received {
+                    shared.progress.received(channel, amounts);
+                }
                 for (channel, tick) in heads {
                     shared.progress.head_passed(&channel, tick);
                 }
@@ -108,6 +112,8 @@ pub struct Decoded {
     pub marks: Vec<Mark>,
     /// Channels of which everything is complete that was in their topics at the start, each with the tick that said so.
     pub heads: Vec<(PChannel, Tso)>,
+    /// How much of it came, by channel.
+    pub received: HashMap<PChannel, Vec<(CollectionId, Amount)>>,
 }
 
 impl Decode {
@@ -123,7 +129,7 @@ impl Decode {
         wanted: impl Fn(CollectionId) -> bool,
         decoded: &mut Decoded,
     ) -> Result<()> {
-        let Decoded { changes, marks, heads } = decoded;
+        let Decoded { changes, marks, heads, received } = decoded;
         let (name, Envelope { position, kind }) = match raw {
             Raw::Message(name, envelope) => (name, envelope),
             Raw::Head(name) => {
@@ -144,6 +150,7 @@ impl Decode {
         let channel = self.channels.entry(name.clone()).or_default();
         let place = |error: crate::Error| error.context(format!("channel {name}, position {position:?}"));
         let before = changes.len();
+        let (message_bytes, message_rows);
         match kind {
             EnvelopeKind::Tick(tick) => {
                 if tick > channel.tick {
@@ -162,6 +169,7 @@ impl Decode {
                 if !wanted(insert.collection) || insert.batch.num_rows() == 0 {
                     return Ok(());
                 }
+                (message_bytes, message_rows) = (payload.len(), insert.batch.num_rows());
                 let credit = Arc::new(credit);
                 for (ts, start, length) in runs(&insert.timestamps, insert.batch.num_rows()) {
                     let batch = insert.batch.slice(start, length);
@@ -184,6 +192,7 @@ impl Decode {
                 if !wanted(delete.collection) || delete.keys.is_empty() {
                     return Ok(());
                 }
+                (message_bytes, message_rows) = (payload.len(), delete.keys.len());
                 let credit = Arc::new(credit);
                 for (ts, start, length) in runs(&delete.timestamps, delete.keys.len()) {
                     self.sequence += 1;
@@ -227,6 +236,12 @@ impl Decode {
                 );
             }
             channel.early.push_back((position, latest));
+            let rows: usize = changes[before..].iter().map(Change::row_count).sum();
+            let amounts = received.entry(name.clone()).or_default();
+            amounts.extend(changes.get(before).map(|change| {
+                let bytes = message_bytes * rows / message_rows.max(1);
+                (change.collection, Amount { rows: rows as u64, bytes: bytes as u64 })
+            }));
         }
         Ok(())
     }

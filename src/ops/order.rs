@@ -56,7 +56,16 @@ pub fn order<'scope>(
         let mut released_at = shared.world.now();
         move |(changes, changes_frontier), (events, events_frontier), output| {
             changes.for_each(|_cap, batch| batch.drain(..).for_each(|change| order.push(change)));
-            events.for_each(|_cap, batch| batch.drain(..).for_each(|event| order.learn(event)));
+            events.for_each(|_cap, batch| {
+                for event in batch.drain(..) {
+                    if let CatalogEvent::Known(known)
+                    | CatalogEvent::Step { ddl: Ddl::CreateCollection(known), .. } = &event
+                    {
+                        shared.progress.named(known.id, &known.name);
+                    }
+                    order.learn(event);
+                }
+            });
             let Some(cap) = hold.as_mut() else { return };
             if shared.is_stopping() {
                 return;

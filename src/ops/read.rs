@@ -173,6 +173,7 @@ pub fn read<'scope>(
                 cap.downgrade(&least);
             }
             if let Some(highest) = channels.values().map(|channel| channel.tick).max() {
+                shared.progress.read(least, highest);
                 ticks.send_if_modified(|tick| {
                     let newer = *tick < highest;
                     *tick = highest.max(*tick);

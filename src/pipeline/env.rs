@@ -10,7 +10,7 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// A reference that can't be resolved.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// Which `$` of the string it is, counted from 0. (The file may spell other characters with escapes, so an
     /// offset into the string is none into the file.)
     pub dollar: usize,
@@ -22,7 +22,7 @@ pub(super) struct Fault {
 
 /// A string with its references resolved.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Substituted {
+pub(crate) struct Substituted {
     /// The text.
     pub text: String,
     /// Whether there was any reference in it.
@@ -31,7 +31,7 @@ pub(super) struct Substituted {
 
 /// Resolves `${NAME}` and `${NAME:-default}` (taken where the variable is unset or empty) and turns `$$` into `$`.
 /// Any other `$` stands for itself.
-pub(super) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<Substituted, Vec<Fault>> {
+pub(crate) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<Substituted, Vec<Fault>> {
     let mut done = Substituted { text: String::with_capacity(text.len()), referred: false };
     let mut faults = Vec::new();
     let mut dollar = 0;
@@ -67,6 +67,19 @@ pub(super) fn substitute(text: &str, lookup: Lookup<'_>) -> Result<Substituted, 
     }
     done.text.push_str(rest);
     if faults.is_empty() { Ok(done) } else { Err(faults) }
+}
+
+/// Whether there is a reference in `text`, well-formed or not.
+pub(super) fn refers(text: &str) -> bool {
+    text.replace("$$", "").contains("${")
+}
+
+/// Whether `text` is one reference and nothing else: it says where a secret is, and not what it is.
+pub(super) fn is_reference(text: &str) -> bool {
+    let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    })
 }
 
 fn resolve(reference: &str, lookup: Lookup<'_>) -> Result<String, (String, String)> {
@@ -133,6 +146,16 @@ mod tests {
         assert_eq!(text("$${HOST}"), "${HOST}");
         assert_eq!(text("$"), "$");
         assert!(!substitute("$${HOST}", &environment).unwrap().referred);
+    }
+
+    #[test]
+    fn references_are_told_from_what_only_looks_like_them() {
+        assert!(refers("a${B}") && refers("${") && refers("$$${B}"));
+        assert!(!refers("$$") && !refers("$a") && !refers("$${B}"));
+        assert!(is_reference("${TARGET_TOKEN}"));
+        for text in ["", "secret", "${}", "${A:-secret}", "a${B}", "${A}${B}", "$${A}"] {
+            assert!(!is_reference(text), "{text}");
+        }
     }
 
     #[test]

@@ -6,12 +6,13 @@ use toml::de::DeTable;
 
 use super::env::Lookup;
 use super::keys::{self, TlsKeys};
-use super::problem::{self, Problem};
+use super::problem::{self, Origin, Problem};
 use super::reader::{Reader, Section};
+use super::surroundings::{self, Surroundings};
 use super::validate;
 use super::{
-    Delivery, KafkaConfig, MilvusTarget, MqConfig, OwnershipConfig, Pipeline, PulsarConfig, RocksmqConfig,
-    Secret, Select, SourceConfig, SourceMilvus, TargetConfig, Tls,
+    Delivery, KafkaConfig, MilvusTarget, MqConfig, OwnershipConfig, Pipeline, PulsarConfig, Restart,
+    RocksmqConfig, Secret, Select, SourceConfig, SourceMilvus, TargetConfig, Tls,
 };
 use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::VChannel;
@@ -27,7 +28,7 @@ impl Pipeline {
                 .caused_by(error)
         })?;
         match std::str::from_utf8(&bytes) {
-            Ok(text) => Pipeline::parse(text, path, &|name| std::env::var_os(name)),
+            Ok(text) => Pipeline::parse(text, path, &surroundings::environment),
             Err(error) => Err(Error::new(
                 Kind::PipelineFile,
                 format!("{}: byte {} is not UTF-8 text", path.display(), error.valid_up_to()),
@@ -42,25 +43,86 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::load`].
     pub fn parse(text: &str, origin: &Path, lookup: Lookup<'_>) -> Result<Pipeline> {
-        let (pipeline, problems) = match DeTable::parse(text) {
-            Ok(document) => {
-                let folder = origin.parent().unwrap_or(Path::new(""));
-                let mut reader = Reader::new(text, folder, lookup);
-                let pipeline = read(&mut reader, &Section::top(document.get_ref()));
-                (pipeline, reader.into_problems())
+        let folder = origin.parent().unwrap_or(Path::new(""));
+        read_text(text, Origin::File(origin, text), &Surroundings::of_file(folder, lookup))
+    }
+
+    /// Reads what a pipeline file says from `values`, an object of objects with the same keys. Messages name places by
+    /// their keys alone, which are in the error's parts too.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`].
+    pub fn from_values(values: &serde_json::Value, surroundings: &Surroundings<'_>) -> Result<Pipeline> {
+        let mut problems = Vec::new();
+        if !values.is_object() {
+            problems.push(Problem {
+                at: None,
+                key: None,
+                message: "a pipeline is an object".to_owned(),
+                hint: Some("write the tables and keys of a pipeline file as a JSON object".to_owned()),
+            });
+        }
+        if problems.is_empty() {
+            find_unwritable(values, &mut String::new(), &mut problems);
+        }
+        if let Some(error) = problem::into_error(Origin::Values, problems) {
+            return Err(error);
+        }
+        // By way of the text there is one reader only.
+        let text = toml::to_string(values).map_err(|cause| {
+            Error::new(Kind::PipelineFile, "this can't be written as a pipeline file").caused_by(cause)
+        })?;
+        read_text(&text, Origin::Values, surroundings)
+    }
+}
+
+/// What JSON has and a pipeline file has not.
+fn find_unwritable(value: &serde_json::Value, path: &mut String, problems: &mut Vec<Problem>) {
+    let mut refuse = |path: &str, what: &str, hint: &str| {
+        let message = format!("\"{path}\" is {what}");
+        problems.push(Problem { at: None, key: Some(path.to_owned()), message, hint: Some(hint.to_owned()) });
+    };
+    match value {
+        serde_json::Value::Null => refuse(path, "null", "leave the key out"),
+        serde_json::Value::Number(number) if number.is_u64() && !number.is_i64() => {
+            refuse(path, "too large a number", "numbers end at 9223372036854775807");
+        }
+        serde_json::Value::Array(items) => {
+            items.iter().for_each(|item| find_unwritable(item, path, problems));
+        }
+        serde_json::Value::Object(entries) => {
+            for (name, value) in entries {
+                let length = path.len();
+                if length > 0 {
+                    path.push('.');
+                }
+                path.push_str(name);
+                find_unwritable(value, path, problems);
+                path.truncate(length);
             }
-            Err(error) => {
-                let at = error.span().map(|span| span.start);
-                let message = error.message().replace('\n', ", ");
-                (None, vec![Problem { at, message, hint: None }])
-            }
-        };
-        match (pipeline, problem::into_error(origin, text, problems)) {
-            (_, Some(error)) => Err(error),
-            (Some(pipeline), None) => Ok(pipeline),
-            (None, None) => {
-                Err(Error::new(Kind::Internal, "a key of the pipeline file is read in another shape"))
-            }
+        }
+        _ => {}
+    }
+}
+
+fn read_text(text: &str, origin: Origin<'_>, surroundings: &Surroundings<'_>) -> Result<Pipeline> {
+    let (pipeline, problems) = match DeTable::parse(text) {
+        Ok(document) => {
+            let mut reader = Reader::new(text, surroundings);
+            let pipeline = read(&mut reader, &Section::top(document.get_ref()));
+            (pipeline, reader.into_problems())
+        }
+        Err(error) => {
+            let at = error.span().map(|span| span.start);
+            let message = error.message().replace('\n', ", ");
+            (None, vec![Problem { at, key: None, message, hint: None }])
+        }
+    };
+    match (pipeline, problem::into_error(origin, problems)) {
+        (_, Some(error)) => Err(error),
+        (Some(pipeline), None) => Ok(pipeline),
+        (None, None) => {
+            Err(Error::new(Kind::Internal, "a key of the pipeline file is read in another shape"))
         }
     }
 }
@@ -79,6 +141,9 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
     let ownership = reader.section(top, &keys::OWNERSHIP);
     let owned = ownership.is_written();
     let ownership = read_ownership(reader, &ownership);
+    let restart = read_restart(reader, top);
+    let labels = reader.section(top, &keys::LABELS);
+    let labels = reader.entries(&labels, |_, text| Ok(text.to_owned()));
     Some(Pipeline {
         name: name?,
         state_dir: state_dir?,
@@ -87,12 +152,17 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
         target: target?,
         delivery: delivery?,
         ownership: if owned { Some(ownership?) } else { None },
+        restart: restart?,
+        labels: labels?,
     })
 }
 
 /// As the XDG base directory specification has it: an `XDG_STATE_HOME` that is no absolute path is as none.
 fn default_state_dir(reader: &mut Reader<'_>, top: &Section<'_>, name: Option<&str>) -> Option<PathBuf> {
-    let lookup = reader.lookup();
+    let Surroundings { lookup, states, .. } = reader.surroundings();
+    if let Some(states) = states {
+        return Some(states.join(name?));
+    }
     let absolute = |variable: &str| lookup(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let state_home = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
     match state_home {
@@ -285,6 +355,18 @@ fn read_delivery(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Delivery>
     };
     validate::delivery(reader, &section, &delivery);
     Some(delivery)
+}
+
+fn read_restart(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Restart> {
+    let section = reader.section(top, &keys::RESTART);
+    reader.check_names(&section, None);
+    let attempts = reader.count(&section, &keys::RESTART_ATTEMPTS);
+    let pause = reader.duration(&section, &keys::RESTART_PAUSE);
+    let longest_pause = reader.duration(&section, &keys::RESTART_LONGEST_PAUSE);
+    if attempts.is_none() && section.has(&keys::RESTART_ATTEMPTS) {
+        return None;
+    }
+    Some(Restart { attempts, pause: pause?, longest_pause: longest_pause? })
 }
 
 fn read_ownership(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<OwnershipConfig> {

@@ -16,6 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::keys::{self, BetweenRuns, Key};
 use super::{MqConfig, Pipeline, PulsarConfig, StartAt, TargetConfig};
 
 /// The format of the text. A change of what is in it is a change of this number.
@@ -34,6 +35,25 @@ struct Identity {
     target: String,
 }
 
+/// How a pipeline differs from the one that wrote a state.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// The key that says so; `None` if it is not about one.
+    pub key: Option<&'static Key>,
+    /// What is different, in words for the user.
+    pub text: String,
+}
+
+impl Difference {
+    /// Why this must not change while the state stays.
+    pub fn why(&self) -> Option<&'static str> {
+        match self.key?.between_runs {
+            BetweenRuns::Tied(why) => Some(why),
+            BetweenRuns::Free => None,
+        }
+    }
+}
+
 impl Pipeline {
     /// A text that two pipeline files share exactly if the state folder of the one can be taken over by the other.
     /// It is JSON, holds no secrets, and stays the same from version to version of this program.
@@ -42,28 +62,39 @@ impl Pipeline {
         serde_json::to_string(&Identity::of(self)).unwrap_or_default()
     }
 
-    /// In words for the user, how the pipeline whose fingerprint is `recorded` differs from this one. Empty exactly
-    /// if the fingerprints are equal.
-    pub fn differences_from(&self, recorded: &str) -> Vec<String> {
+    /// How the pipeline whose fingerprint is `recorded` differs from this one. Empty exactly if the fingerprints are
+    /// equal.
+    pub fn differences_from(&self, recorded: &str) -> Vec<Difference> {
         let ours = Identity::of(self);
         let theirs = match serde_json::from_str::<Identity>(recorded) {
             Ok(theirs) if theirs.format == FORMAT => theirs,
-            _ => return vec!["it was written by another version of migrans".to_owned()],
+            _ => {
+                let text = "it was written by another version of migrans".to_owned();
+                return vec![Difference { key: None, text }];
+            }
         };
         let list = |patterns: &[String]| format!("[{}]", patterns.join(", "));
         [
-            ("root_path in [source]", theirs.root_path, ours.root_path),
-            ("meta_path in [source]", theirs.meta_path, ours.meta_path),
-            ("[source.mq]", theirs.mq, ours.mq),
-            ("start in [source]", theirs.start, ours.start),
-            ("[source.positions]", list(&theirs.positions), list(&ours.positions)),
-            ("collections in [select]", list(&theirs.collections), list(&ours.collections)),
-            ("exclude in [select]", list(&theirs.exclude), list(&ours.exclude)),
-            ("[target]", theirs.target, ours.target),
+            (&keys::SOURCE_ROOT_PATH, "root_path in [source]", theirs.root_path, ours.root_path),
+            (&keys::SOURCE_META_PATH, "meta_path in [source]", theirs.meta_path, ours.meta_path),
+            (&keys::SOURCE_MQ_TYPE, "[source.mq]", theirs.mq, ours.mq),
+            (&keys::SOURCE_START, "start in [source]", theirs.start, ours.start),
+            (&keys::SOURCE_START, "[source.positions]", list(&theirs.positions), list(&ours.positions)),
+            (
+                &keys::SELECT_COLLECTIONS,
+                "collections in [select]",
+                list(&theirs.collections),
+                list(&ours.collections),
+            ),
+            (&keys::SELECT_EXCLUDE, "exclude in [select]", list(&theirs.exclude), list(&ours.exclude)),
+            (&keys::TARGET_URI, "[target]", theirs.target, ours.target),
         ]
         .into_iter()
-        .filter(|(_, theirs, ours)| theirs != ours)
-        .map(|(what, theirs, ours)| format!("{what} was {theirs}, is {ours}"))
+        .filter(|(_, _, theirs, ours)| theirs != ours)
+        .map(|(key, what, theirs, ours)| Difference {
+            key: Some(key),
+            text: format!("{what} was {theirs}, is {ours}"),
+        })
         .collect()
     }
 }
@@ -162,7 +193,7 @@ mod tests {
         ] {
             let after = pipeline(from, to);
             assert_eq!(after.fingerprint(), before, "{from} → {to}");
-            assert_eq!(after.differences_from(&before), Vec::<String>::new());
+            assert!(after.differences_from(&before).is_empty());
         }
     }
 
@@ -193,7 +224,9 @@ mod tests {
         ] {
             let after = pipeline(from, to);
             assert_ne!(after.fingerprint(), before);
-            assert_eq!(after.differences_from(&before), [difference]);
+            let differences = after.differences_from(&before);
+            assert_eq!(differences.iter().map(|it| it.text.as_str()).collect::<Vec<_>>(), [difference]);
+            assert!(differences[0].why().is_some(), "{difference}");
         }
     }
 

@@ -92,6 +92,25 @@ pub enum Default {
     Words(&'static str),
 }
 
+impl Key {
+    /// The key with the tables around it: `source.mq.path`.
+    pub fn path(&self) -> String {
+        below(self.table, self.name)
+    }
+}
+
+/// `name` in the table `table`, which may be the top level.
+pub fn below(table: &str, name: &str) -> String {
+    if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") }
+}
+
+/// Whether the value of `name` in a table whose keys are the user's own may be a secret.
+pub fn is_secret_entry(table: &Table, name: &str) -> bool {
+    const WORDS: [&str; 7] = ["password", "secret", "token", "pem", "oauthbearer", "credential", "jaas"];
+    let name = name.to_ascii_lowercase();
+    table.path == SOURCE_MQ_OPTIONS.path && WORDS.iter().any(|word| name.contains(word))
+}
+
 impl Table {
     /// The last part of its path: its key in the table around it.
     pub fn name(&self) -> &'static str {
@@ -230,6 +249,24 @@ pub static OWNERSHIP_ETCD_TLS: Table = Table {
     required: false,
     free: None,
     meaning: "TLS for the connection to this etcd, beyond what `https://` in its addresses does by itself.",
+};
+
+/// `[restart]`
+pub static RESTART: Table = Table {
+    path: "restart",
+    variants: &[],
+    required: false,
+    free: None,
+    meaning: "Whether a pipeline that has failed is started again. What is waited for anyhow, such as a target that does \
+              not answer, is no failure.",
+};
+/// `[labels]`
+pub static LABELS: Table = Table {
+    path: "labels",
+    variants: &[],
+    required: false,
+    free: Some("any name: any text, such as `team = \"search\"`"),
+    meaning: "What the user wants to find again with the pipeline. `migrans serve` shows them.",
 };
 
 /// `name`
@@ -725,6 +762,41 @@ pub static OWNERSHIP_SETTLE: Key = Key {
 /// The keys of `[ownership.etcd_tls]`
 pub static OWNERSHIP_ETCD_TLS_KEYS: TlsKeys = tls_keys("ownership.etcd_tls", &[]);
 
+/// `attempts` in `[restart]`
+pub static RESTART_ATTEMPTS: Key = Key {
+    table: "restart",
+    variants: &[],
+    name: "attempts",
+    shape: Shape::Count(0, 1_000_000),
+    default: Default::Words("as the server's file says for `migrans serve`; `0` for any other run"),
+    meaning: "How often it is started again after failures in a row; `0`: never. A run that lasted longer than `longest_pause` \
+              ends the row. What a start can't mend, as a wrong pipeline file, ends it at once.",
+    example: "100",
+    between_runs: BetweenRuns::Free,
+};
+/// `pause` in `[restart]`
+pub static RESTART_PAUSE: Key = Key {
+    table: "restart",
+    variants: &[],
+    name: "pause",
+    shape: Shape::Duration("10ms", "1h"),
+    default: Default::Value("1s"),
+    meaning: "The pause before the first of these starts. Each further one is twice as long.",
+    example: "\"5s\"",
+    between_runs: BetweenRuns::Free,
+};
+/// `longest_pause` in `[restart]`
+pub static RESTART_LONGEST_PAUSE: Key = Key {
+    table: "restart",
+    variants: &[],
+    name: "longest_pause",
+    shape: Shape::Duration("10ms", "1d"),
+    default: Default::Value("1m"),
+    meaning: "No pause is longer than this.",
+    example: "\"5m\"",
+    between_runs: BetweenRuns::Free,
+};
+
 /// The keys of a table with TLS settings.
 #[derive(Debug)]
 pub struct TlsKeys {
@@ -784,7 +856,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
 }
 
 /// All tables, each after the one around it.
-pub static TABLES: [&Table; 15] = [
+pub static TABLES: [&Table; 17] = [
     &TOP,
     &SOURCE,
     &SOURCE_ETCD_TLS,
@@ -800,10 +872,12 @@ pub static TABLES: [&Table; 15] = [
     &DELIVERY,
     &OWNERSHIP,
     &OWNERSHIP_ETCD_TLS,
+    &RESTART,
+    &LABELS,
 ];
 
 /// All keys, by table.
-pub static KEYS: [&Key; 61] = [
+pub static KEYS: [&Key; 64] = [
     &NAME,
     &STATE_DIR,
     &SOURCE_ETCD,
@@ -865,4 +939,7 @@ pub static KEYS: [&Key; 61] = [
     &OWNERSHIP_ETCD_TLS_KEYS.cert,
     &OWNERSHIP_ETCD_TLS_KEYS.key,
     &OWNERSHIP_ETCD_TLS_KEYS.server_name,
+    &RESTART_ATTEMPTS,
+    &RESTART_PAUSE,
+    &RESTART_LONGEST_PAUSE,
 ];

@@ -18,9 +18,15 @@ pub mod keys;
 mod problem;
 mod reader;
 pub mod reference;
+mod secrets;
 mod select;
+mod surroundings;
 pub mod units;
 mod validate;
+
+pub use self::fingerprint::Difference;
+pub use self::secrets::{MASK, find_mask, masked};
+pub use self::surroundings::{References, Surroundings, environment};
 
 /// A pipeline file, read and validated, with all defaults filled in.
 #[derive(Clone, Debug)]
@@ -39,6 +45,21 @@ pub struct Pipeline {
     pub delivery: Delivery,
     /// Who, where that is not for the state folder alone to decide.
     pub ownership: Option<OwnershipConfig>,
+    /// Whether it is started again after a failure.
+    pub restart: Restart,
+    /// What the user calls it by.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `[restart]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// How often after failures in a row; `None`: as whoever runs the pipeline has it.
+    pub attempts: Option<usize>,
+    /// The first pause.
+    pub pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
 }
 
 /// `[source]`

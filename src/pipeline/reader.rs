@@ -2,15 +2,16 @@
 //! default, or records what is wrong and returns `None`. Reading goes on after a problem, so that all are found.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::env::{self, Lookup};
-use super::keys::{Default, KEYS, Key, Shape, TABLES, Table};
+use super::env;
+use super::keys::{self, Default, KEYS, Key, Shape, TABLES, Table, below};
 use super::problem::{Problem, either};
+use super::surroundings::{References, Surroundings};
 use super::units;
 
 /// Why a value is refused: the rest of a sentence that begins with its key, and what to do.
@@ -19,8 +20,7 @@ pub(super) type Objection = (String, String);
 /// Reads one file.
 pub(super) struct Reader<'f> {
     text: &'f str,
-    folder: &'f Path,
-    lookup: Lookup<'f>,
+    surroundings: &'f Surroundings<'f>,
     problems: Vec<Problem>,
 }
 
@@ -59,9 +59,9 @@ impl<'f> Section<'f> {
 }
 
 impl<'f> Reader<'f> {
-    /// A reader of `text`; relative paths start at `folder`.
-    pub fn new(text: &'f str, folder: &'f Path, lookup: Lookup<'f>) -> Reader<'f> {
-        Reader { text, folder, lookup, problems: Vec::new() }
+    /// A reader of `text`.
+    pub fn new(text: &'f str, surroundings: &'f Surroundings<'f>) -> Reader<'f> {
+        Reader { text, surroundings, problems: Vec::new() }
     }
 
     /// What was wrong.
@@ -69,24 +69,25 @@ impl<'f> Reader<'f> {
         self.problems
     }
 
-    /// The environment.
-    pub fn lookup(&self) -> Lookup<'f> {
-        self.lookup
+    /// What the file is read in.
+    pub fn surroundings(&self) -> &'f Surroundings<'f> {
+        self.surroundings
     }
 
     /// Records a problem with a key, at its place.
     pub fn object(&mut self, section: &Section<'_>, key: &Key, (message, hint): Objection) {
         let at = section.entry(key.name).map(|value| value.span().start).or(section.at);
-        self.problem(at, format!("{} {message}", label(key)), Some(hint));
+        self.problem(at, key.path(), format!("{} {message}", label(key)), Some(hint));
     }
 
     /// Records a problem with a table, at its place.
     pub fn object_to_table(&mut self, section: &Section<'_>, (message, hint): Objection) {
-        self.problem(section.at, format!("[{}] {message}", section.table.path), Some(hint));
+        let path = section.table.path;
+        self.problem(section.at, path.to_owned(), format!("[{path}] {message}"), Some(hint));
     }
 
-    fn problem(&mut self, at: Option<usize>, message: String, hint: Option<String>) {
-        self.problems.push(Problem { at, message, hint });
+    fn problem(&mut self, at: Option<usize>, key: String, message: String, hint: Option<String>) {
+        self.problems.push(Problem { at, key: Some(key), message, hint });
     }
 
     /// Opens a table within `parent`.
@@ -104,6 +105,7 @@ impl<'f> Reader<'f> {
                     .collect();
                 self.problem(
                     None,
+                    table.path.to_owned(),
                     format!("missing table [{}]", table.path),
                     Some(format!("add it, with at least: {}", needs.join(", "))),
                 );
@@ -117,6 +119,7 @@ impl<'f> Reader<'f> {
             other => {
                 self.problem(
                     Some(value.span().start),
+                    table.path.to_owned(),
                     format!("[{}] must be a table, not {}", table.path, a(other.type_str())),
                     Some(format!("write [{}] on a line of its own, its keys below", table.path)),
                 );
@@ -147,7 +150,8 @@ impl<'f> Reader<'f> {
                 (_, "") => format!("unknown key \"{written}\" at the top level"),
                 _ => format!("unknown key \"{written}\" in [{path}]"),
             };
-            self.problem(Some(name.span().start), what, Some(suggestion(written, path, &known)));
+            let key = below(path, written);
+            self.problem(Some(name.span().start), key, what, Some(suggestion(written, path, &known)));
         }
     }
 
@@ -168,15 +172,17 @@ impl<'f> Reader<'f> {
         let at = value.span().start;
         let is_text = !matches!(key.shape, Shape::Count(..) | Shape::Flag);
         match value.get_ref() {
-            DeValue::String(text) => match self.substitute(text, value) {
-                // TOML has no other way to take a number or a flag from the environment.
-                Some(done) if is_text || done.referred => Some(Found { text: done.text, at: Some(at) }),
-                Some(_) => {
-                    self.wrong_type(key, "a string", at);
-                    None
+            DeValue::String(text) => {
+                match self.substitute(&key.path(), key.shape == Shape::Secret, text, value) {
+                    // TOML has no other way to take a number or a flag from the environment.
+                    Some(done) if is_text || done.referred => Some(Found { text: done.text, at: Some(at) }),
+                    Some(_) => {
+                        self.wrong_type(key, "a string", at);
+                        None
+                    }
+                    None => None,
                 }
-                None => None,
-            },
+            }
             DeValue::Integer(number) if matches!(key.shape, Shape::Count(..)) => {
                 let text = match i64::from_str_radix(number.as_str(), number.radix()) {
                     Ok(decimal) => decimal.to_string(),
@@ -199,16 +205,28 @@ impl<'f> Reader<'f> {
             "" => format!("missing key \"{}\" at the top level", key.name),
             table => format!("missing key \"{}\" in [{table}]", key.name),
         };
-        self.problem(section.at, message, Some(example(key)));
+        self.problem(section.at, key.path(), message, Some(example(key)));
     }
 
     fn wrong_type(&mut self, key: &Key, found: &str, at: usize) {
         let message = format!("{} must be {}, not {found}", label(key), expected(key.shape));
-        self.problem(Some(at), message, Some(example(key)));
+        self.problem(Some(at), key.path(), message, Some(example(key)));
     }
 
-    fn substitute(&mut self, text: &str, value: &Spanned<DeValue<'_>>) -> Option<env::Substituted> {
-        match env::substitute(text, self.lookup) {
+    fn substitute(
+        &mut self,
+        key: &str,
+        is_secret: bool,
+        text: &str,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<env::Substituted> {
+        if !is_secret && self.surroundings.references == References::InSecrets && env::refers(text) {
+            let message = format!("{key}: ${{NAME}} is for passwords and tokens here");
+            let hint = "write the value itself; $$ is a plain $".to_owned();
+            self.problem(Some(value.span().start), key.to_owned(), message, Some(hint));
+            return None;
+        }
+        match env::substitute(text, self.surroundings.lookup) {
             Ok(done) => Some(done),
             Err(faults) => {
                 let span = value.span();
@@ -218,7 +236,7 @@ impl<'f> Reader<'f> {
                 let aligned = dollars.len() == text.matches('$').count();
                 for fault in faults {
                     let offset = dollars.get(fault.dollar).copied().filter(|_| aligned).unwrap_or(0);
-                    self.problem(Some(span.start + offset), fault.message, Some(fault.hint));
+                    self.problem(Some(span.start + offset), key.to_owned(), fault.message, Some(fault.hint));
                 }
                 None
             }
@@ -235,7 +253,7 @@ impl<'f> Reader<'f> {
         match parse(&found.text) {
             Ok(value) => Some(value),
             Err((message, hint)) => {
-                self.problem(found.at, format!("{} {message}", label(key)), Some(hint));
+                self.problem(found.at, key.path(), format!("{} {message}", label(key)), Some(hint));
                 None
             }
         }
@@ -257,7 +275,7 @@ impl<'f> Reader<'f> {
 
     /// A path, made to start at the file's folder.
     pub fn path(&mut self, section: &Section<'_>, key: &Key) -> Option<PathBuf> {
-        let folder = self.folder;
+        let folder = self.surroundings.folder;
         self.parsed(section, key, |text| {
             not_empty(text)?;
             if text == "~" || text.starts_with("~/") {
@@ -286,7 +304,8 @@ impl<'f> Reader<'f> {
             return None;
         };
         if items.is_empty() && key.default == Default::Required {
-            self.problem(Some(value.span().start), format!("{} is empty", label(key)), Some(example(key)));
+            let message = format!("{} is empty", label(key));
+            self.problem(Some(value.span().start), key.path(), message, Some(example(key)));
             return None;
         }
         let mut texts = Vec::with_capacity(items.len());
@@ -296,11 +315,11 @@ impl<'f> Reader<'f> {
                 self.wrong_type(key, &format!("a list with {}", a(item.get_ref().type_str())), at);
                 continue;
             };
-            let Some(done) = self.substitute(text, item) else { continue };
+            let Some(done) = self.substitute(&key.path(), false, text, item) else { continue };
             match accept(&done.text) {
                 Ok(()) => texts.push(done.text),
                 Err((message, hint)) => {
-                    self.problem(Some(at), format!("{}: {message}", label(key)), Some(hint));
+                    self.problem(Some(at), key.path(), format!("{}: {message}", label(key)), Some(hint));
                 }
             }
         }
@@ -322,14 +341,16 @@ impl<'f> Reader<'f> {
                 let message =
                     format!("\"{name}\" in [{path}] must be a text, not {}", a(value.get_ref().type_str()));
                 let hint = format!("write \"{name}\" = \"…\" (a name with dots needs its quotes)");
-                self.problem(Some(at), message, Some(hint));
+                self.problem(Some(at), below(path, name), message, Some(hint));
                 continue;
             };
-            let Some(done) = self.substitute(text, value) else { continue };
+            let is_secret = keys::is_secret_entry(section.table, name);
+            let Some(done) = self.substitute(&below(path, name), is_secret, text, value) else { continue };
             match accept(name, &done.text) {
                 Ok(value) => drop(accepted.insert(name.to_owned(), value)),
                 Err((message, hint)) => {
-                    self.problem(Some(at), format!("\"{name}\" in [{path}] {message}"), Some(hint));
+                    let message = format!("\"{name}\" in [{path}] {message}");
+                    self.problem(Some(at), below(path, name), message, Some(hint));
                 }
             }
         }

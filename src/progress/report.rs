@@ -13,7 +13,7 @@ use crate::milvus::tso::Tso;
 const NAME_WIDTH: usize = 48;
 
 /// What a run did. Serialises to the file of `--report`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Report {
     /// Rows over all collections.
     pub rows: RowCounts,
@@ -24,6 +24,7 @@ pub struct Report {
     /// Megabytes (10⁶ bytes) per second over all of that.
     pub megabytes_per_second: f64,
     /// The durable frontier at the end.
+    #[schema(value_type = Option<u64>)]
     pub frontier: Option<Tso>,
     /// Per collection, by name.
     pub collections: Vec<CollectionReport>,
@@ -40,7 +41,7 @@ pub struct Report {
 }
 
 /// How the run stands to the ownership of its pipeline.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct OwnershipReport {
     /// `owner` or `standing by`.
     pub state: &'static str,
@@ -53,7 +54,7 @@ pub struct OwnershipReport {
 }
 
 /// The use of the memory budget, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct MemoryReport {
     /// The budget.
     pub budget: u64,
@@ -64,11 +65,12 @@ pub struct MemoryReport {
 }
 
 /// How one physical channel is read.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct ChannelReport {
     /// Its name.
     pub name: String,
     /// Its last tick, if it has passed one.
+    #[schema(value_type = Option<u64>)]
     pub tick: Option<Tso>,
     /// The age of that tick: how far reading is behind.
     pub lag_ms: Option<u64>,
@@ -81,7 +83,7 @@ pub struct ChannelReport {
 }
 
 /// Milliseconds by what was waited for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct WaitedReport {
     /// For the memory budget.
     pub memory: u64,
@@ -92,7 +94,7 @@ pub struct WaitedReport {
 }
 
 /// Numbers of rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct RowCounts {
     /// Rows inserted.
     pub inserted: u64,
@@ -103,7 +105,7 @@ pub struct RowCounts {
 }
 
 /// What one collection got.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct CollectionReport {
     /// Its name, `database.collection`.
     pub name: String,
@@ -115,7 +117,7 @@ pub struct CollectionReport {
 }
 
 /// Percentiles of the lag in milliseconds, `null` if there is none to tell of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct LagPercentiles {
     /// The median.
     pub p50: Option<u64>,

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from testbed import MQ, Client, Kafka, Migrans, Milvus, Pair, Pulsar, Table, TcpProxy, Workload, all_types, compare, plain  # noqa: E402
 from testbed.evidence import evidence  # noqa: E402
+from testbed.serve import Server  # noqa: E402
 
 DEFAULT_LIMIT = 150  # seconds
 
@@ -184,6 +185,14 @@ def scene(pair, proxy, request):
 
 
 @pytest.fixture
+def server(request):
+    """A `migrans serve` of the test's own, which has no pipelines yet."""
+    with Server() as server:
+        request.node.server = server
+        yield server.start()
+
+
+@pytest.fixture
 def own_source(scene):
     """Makes a source of the test's own, for what must not be done to the shared one: on the same broker if there is one, but
     with settings and topics of its own. Gives a scene with it."""
@@ -270,6 +279,8 @@ def pytest_runtest_makereport(item, call):
         for m in getattr(getattr(item, "scene", None), "pipelines", []):
             report.sections.append((f"{m.file}", m.file.read_text() if m.file.exists() else "(never written)"))
             report.sections.append(("what migrans said", "\n".join(m.said().splitlines()[-150:])))
+        if server := getattr(item, "server", None):
+            report.sections.append(("what the server said", "\n".join(server.said().splitlines()[-150:])))
 
 
 # --- small helpers -----------------------------------------------------------------------------------------------------

@@ -74,5 +74,5 @@ fn differences(owner: &Owner, pipeline: &Pipeline) -> Vec<String> {
     if owner.identity == pipeline.fingerprint() {
         return Vec::new();
     }
-    pipeline.differences_from(&owner.identity)
+    pipeline.differences_from(&owner.identity).into_iter().map(|difference| difference.text).collect()
 }

@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::pace::Pace;
+use crate::dataflow::progress::Ended;
 use crate::error::{Disposition, Error, Kind, Result};
 use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{CollectionName, Ddl};
@@ -19,6 +20,7 @@ use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
 use crate::ops::batch::Batch;
 use crate::ops::coalesce::{SpanWork, Work};
+use crate::sinks::Operation;
 
 /// The first pause before a call is sent again, and the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -60,6 +62,8 @@ pub struct Outcome {
     pub fatal: Option<Error>,
     /// What is being waited for, for the user.
     pub waiting: Option<String>,
+    /// How the call ended; `None` if there was no such call.
+    pub ended: Option<Ended>,
 }
 
 /// Settings.
@@ -344,6 +348,8 @@ impl Lanes {
         };
         let Some(state) = self.queues.get_mut(&queue) else { return Outcome::default() };
         state.in_flight -= 1;
+        let took = now.saturating_duration_since(sent);
+        let mut ended = Ended { call: item.work.call(), took, retried: None, doubtful_rows: 0 };
         let error = match result {
             Ok(()) => {
                 if state.items.is_empty() && state.in_flight == 0 {
@@ -358,7 +364,6 @@ impl Lanes {
                 self.settle();
                 let done = match item.work {
                     Work::Batch(batch) => {
-                        let took = now.saturating_duration_since(sent);
                         self.pace.succeeded(batch.bytes, took, in_flight);
                         tracing::debug!(
                             vchannel = %batch.vchannel, rows = batch.rows, bytes = batch.bytes, ?took, in_flight,
@@ -368,7 +373,7 @@ impl Lanes {
                     }
                     Work::Ddl(_) => None,
                 };
-                return Outcome { done, ..Outcome::default() };
+                return Outcome { done, ended: Some(ended), ..Outcome::default() };
             }
             Err(error) => error,
         };
@@ -387,12 +392,15 @@ impl Lanes {
                 Work::Batch(batch) => {
                     failpoint::pass(Point::CallInDoubt);
                     if let Err(error) = batch.make_repeatable() {
-                        return Outcome { fatal: Some(error), ..Outcome::default() };
+                        return Outcome { fatal: Some(error), ended: Some(ended), ..Outcome::default() };
                     }
+                    ended.doubtful_rows = u64::try_from(batch.rows).unwrap_or(u64::MAX);
                     (sent + self.limits.call_deadline + SETTLE).saturating_duration_since(now)
                 }
             },
-            Disposition::Stop => return Outcome { fatal: Some(error), ..Outcome::default() },
+            Disposition::Stop => {
+                return Outcome { fatal: Some(error), ended: Some(ended), ..Outcome::default() };
+            }
         };
         if error.kind() == Kind::RateLimited || disposition == Disposition::Wait {
             self.pace.refused(sent, now);
@@ -404,7 +412,8 @@ impl Lanes {
         let waiting = Some(format!("{}: {error}", item.work.queue()));
         let place = if item.work.is_batch() { place.min(state.items.len()) } else { 0 };
         state.items.insert(place, item);
-        Outcome { waiting, ..Outcome::default() }
+        ended.retried = Some(error.kind());
+        Outcome { waiting, ended: Some(ended), ..Outcome::default() }
     }
 
     /// When [`Lanes::next`] is worth calling again although nothing has happened.
@@ -469,6 +478,18 @@ impl Flight {
 impl Work {
     fn is_batch(&self) -> bool {
         matches!(self, Work::Batch(_))
+    }
+
+    /// What sort of call it is made by.
+    fn call(&self) -> &'static str {
+        match self {
+            Work::Ddl(_) => "ddl",
+            Work::Batch(batch) => match &batch.write.operation {
+                Operation::Insert(_) => "insert",
+                Operation::Upsert(_) => "upsert",
+                Operation::Delete(_) => "delete",
+            },
+        }
     }
 
     fn bytes(&self) -> u64 {

@@ -20,7 +20,7 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use super::Parcel;
-use super::coalesce::SpanWork;
+use super::coalesce::{SpanWork, Work};
 use crate::dataflow::checkpoint::{Checkpoint, Update, Writer};
 use crate::dataflow::shared::Shared;
 use crate::error::{Error, Kind, Result};
@@ -95,6 +95,12 @@ pub fn apply<'scope>(
                 for span in spans.drain(..) {
                     let span = span.take();
                     shared.taken_span(span.bytes);
+                    for work in &span.work {
+                        if let Work::Batch(batch) = work {
+                            let doubtful = batch.high <= apply.checkpoint.in_doubt_up_to(&batch.vchannel);
+                            shared.progress.dispatched(batch, doubtful);
+                        }
+                    }
                     let Some(time) = cap.least().copied() else { continue };
                     let id = lanes.push(span);
                     holds.push_back((id, cap.delayed(&time, output.output_index())));
@@ -110,6 +116,9 @@ pub fn apply<'scope>(
                     Event::Recorded(_, _, Err(error)) => shared.fail(error),
                     Event::Ended(id, result) => {
                         let outcome = lanes.ended(id, result, now);
+                        if let Some(ended) = &outcome.ended {
+                            shared.progress.ended(ended);
+                        }
                         if let Some(batch) = outcome.done {
                             failpoint::pass(Point::CallAcknowledged);
                             shared.progress.applied(&batch);

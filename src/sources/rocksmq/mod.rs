@@ -4,7 +4,8 @@
 //!  Milvus ──► RocksDB ◄── secondary ── reader thread ──► a bounded queue per channel ──► dataflow
 //!             (files)     (store)      (reader)          (channel)
 //! ```
-//! One thread owns the secondary. Every 10 ms it looks whether files changed, makes the news visible (a new *view*),
+//! One thread owns the secondary. Every 10 ms (less often where there are many that are quiet: `pace`) it looks whether files
+//! changed, makes the news visible (a new *view*),
 //! and lets each channel read on, the one furthest behind first, while its queue has room and the budget has credit.
 //! A channel with a backlog has an iterator of its own; channels at their end share one over what Milvus has not
 //! written to table files yet, so following costs the same whether the store has ten messages or 8 GB.
@@ -15,7 +16,7 @@
 //!   memory sees also what was trimmed. Any other must find the message that it read last (or is to start from): as long
 //!   as that is there, so are all after it. If it is gone, later ones may be gone too. The ids of 2.3 have gaps of their
 //!   own, so that can't be told from them: it is an error of kind `Gap`, unless the next id follows directly, or the
-//!   channel was at its end in the look at the store before, milliseconds ago. So a `Gap` is reported although nothing is
+//!   channel was at its end in the look at the store before, a moment ago. So a `Gap` is reported although nothing is
 //!   lost if just the last message read was trimmed while nobody watched; that takes a topic that went quiet with the
 //!   very message that ended a page of 64 MiB.
 //! - **Restarts of Milvus.** A new MANIFEST, or an error, makes the thread open the secondary again and go on from the
@@ -39,6 +40,7 @@ use crate::pipeline::RocksmqConfig;
 mod channel;
 mod cursor;
 mod key;
+mod pace;
 mod reader;
 mod scans;
 mod store;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::channel::{Channel, Stop, View};
+use super::pace::{POLL, Pace};
 use super::scans::Scans;
 use super::store::{CaughtUp, Mark, Store};
 use super::watch::Watch;
@@ -16,13 +17,11 @@ use crate::milvus::channel::PChannel;
 use crate::sources::outlet::Outlet;
 use crate::sources::{Context, Start};
 
-/// How often the store is looked at. A message is handed over this long after it was written, at most, and a bit.
-const POLL: Duration = Duration::from_millis(10);
 /// How often it is read although it does not look changed.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Within this time messages can't have been written, moved to a table file *and* trimmed: Milvus would have to fill a
 /// page of 64 MiB with them, consume it, and come by with its retention, which it does every 10 minutes.
-const LAPSE: Duration = Duration::from_millis(100);
+const LAPSE: Duration = Duration::from_millis(1200);
 /// Payload bytes that are put into queues before the consumer is woken in the middle of a round.
 const WAKE_BYTES: usize = 512 << 10;
 /// Waiting for room in queues: first and longest.
@@ -51,6 +50,7 @@ pub(super) struct Reader {
     /// When the store was last looked at and all that was in it was visible.
     looked: Option<Instant>,
     reopen_wait: Duration,
+    pace: Pace,
 }
 
 /// Why the thread leaves a store.
@@ -79,6 +79,15 @@ struct Round {
     /// A channel waits for its consumer.
     queue_full: bool,
     moved: bool,
+    /// Payload bytes that were handed over: ticks have none.
+    bytes: usize,
+}
+
+impl Round {
+    /// Whether there was more to do than to pass on ticks.
+    fn is_work(&self) -> bool {
+        self.unfinished || self.credit_short || self.queue_full || self.bytes > 0
+    }
 }
 
 impl Reader {
@@ -98,6 +107,7 @@ impl Reader {
             view: View { number: 0, memory_from: 0, taken: Instant::now(), watched: false },
             looked: None,
             reopen_wait: REOPEN_WAIT.0,
+            pace: Pace::new(),
         }
     }
 
@@ -186,7 +196,8 @@ impl Reader {
             if self.stopping() || !self.take_commands() {
                 return Leave::Stopped;
             }
-            if polled.is_none_or(|polled| polled.elapsed() >= POLL) {
+            let interval = self.interval();
+            if polled.is_none_or(|polled| polled.elapsed() >= interval) {
                 match self.look(store, &mut watch, &mut files) {
                     Ok(Look::NewView) => {
                         if let Err(error) = scans.start_view(&mut self.channels) {
@@ -199,13 +210,16 @@ impl Reader {
                 }
                 polled = Some(Instant::now());
             }
-            let next_poll = polled.map_or_else(Instant::now, |polled| polled + POLL);
+            let next_poll = polled.map_or_else(Instant::now, |polled| polled + interval);
             let round = match self.round(&mut scans, next_poll) {
                 Ok(round) => round,
                 Err(error) => return Leave::Failed(error),
             };
             if round.moved {
                 room_wait = ROOM_WAIT.0;
+            }
+            if round.is_work() {
+                self.pace.busy(Instant::now());
             }
             if round.unfinished {
                 continue;
@@ -221,6 +235,14 @@ impl Reader {
                 std::thread::park_timeout(rest);
             }
         }
+    }
+
+    /// The time between two looks: short also while a channel needs one.
+    fn interval(&self) -> Duration {
+        if self.channels.iter().any(|channel| channel.needs_view_after(self.view)) {
+            return POLL;
+        }
+        self.pace.interval(Instant::now())
     }
 
     /// Makes visible what is new, if anything seems to be.
@@ -277,6 +299,7 @@ impl Reader {
                 Ok(read) => {
                     unsaid |= read.pushed;
                     unsaid_bytes += read.bytes;
+                    round.bytes += read.bytes;
                     round.moved |= read.pushed;
                     if read.stop == Stop::NoCredit {
                         short.insert(channel.serial);
@@ -328,6 +351,7 @@ impl Reader {
     }
 
     fn obey(&mut self, command: Command) {
+        self.pace.busy(Instant::now());
         match command {
             Command::Open { start, outlet } => {
                 let channel = outlet.channel().clone();
