@@ -194,6 +194,7 @@ impl Table {
         let partition = batch.write.partition.as_deref();
         match &batch.write.operation {
             Operation::Delete(keys) => self.delete(&integers(keys), partition),
+            Operation::Messages(..) => panic!("messages were made of rows"),
             Operation::Insert(batches) | Operation::Upsert(batches) => {
                 let upsert = matches!(batch.write.operation, Operation::Upsert(_));
                 let mut seen = Vec::new();

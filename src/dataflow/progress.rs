@@ -10,7 +10,7 @@ use crate::milvus::catalog::CollectionName;
 use crate::milvus::channel::PChannel;
 use crate::milvus::tso::Tso;
 use crate::ops::batch::Batch;
-use crate::sinks::Operation;
+use crate::sinks::{Forwarded, Operation};
 
 /// Frontiers older than this are backlog; their lag says nothing of how the pipeline keeps up.
 const LIVE: Duration = Duration::from_secs(10);
@@ -91,10 +91,16 @@ impl Progress {
         let mut state = self.lock();
         let counts = state.collections.entry(batch.write.collection.name.clone()).or_default();
         counts.bytes += batch.bytes;
-        match batch.write.operation {
+        match &batch.write.operation {
             Operation::Insert(_) => counts.inserted += rows,
             Operation::Upsert(_) => counts.upserted += rows,
             Operation::Delete(_) => counts.deleted += rows,
+            Operation::Messages(_, messages) => {
+                for Forwarded { message, .. } in messages {
+                    let rows = u64::try_from(message.rows).unwrap_or(u64::MAX);
+                    *if message.is_insert { &mut counts.inserted } else { &mut counts.deleted } += rows;
+                }
+            }
         }
     }
 

@@ -45,6 +45,9 @@ const FINISH_PAUSE: Duration = Duration::from_secs(1);
 /// A stop that takes longer is cut short; the next start repairs what that leaves.
 const STOP_WITHIN: Duration = Duration::from_secs(9);
 
+/// How long a stop waits until the target shows what it holds.
+const SETTLE_WITHIN: Duration = Duration::from_secs(5);
+
 /// When to stop by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
@@ -220,6 +223,7 @@ impl Run<'_> {
         writer.write(vec![recognised, Update::Clock(clock.clone())])?;
         checkpoint.clock = Some(clock);
         begin(pipeline, writer, checkpoint)?;
+        runtime.block_on(sink.resume(&checkpoint.applied, checkpoint.frontier))?;
         let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
         tracing::info!(
             pipeline = %pipeline.name,
@@ -244,6 +248,7 @@ impl Run<'_> {
         observe: &mut dyn FnMut(&Status),
     ) -> Result<Summary> {
         let Run { pipeline, until, stop, started, runtime, ends, term } = self;
+        let sink = Arc::clone(&ends.sink);
         let catalog = ends.source.resume(checkpoint.applied.clone());
         let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
         let world: Arc<dyn World> = Arc::new(RealWorld {
@@ -317,7 +322,8 @@ impl Run<'_> {
         };
         while !thread.is_finished() {
             thread::sleep(Duration::from_millis(50));
-            if let Some(error) = term.as_ref().and_then(Term::lost).filter(|_| !failure.is_set()) {
+            let lost = term.as_ref().and_then(Term::lost);
+            if let Some(error) = lost.or_else(|| sink.failed()).filter(|_| !failure.is_set()) {
                 failure.set(error);
             }
             let status = status();
@@ -330,11 +336,15 @@ impl Run<'_> {
         let clean = thread.join().map_err(|_| Error::new(Kind::Internal, "the dataflow panicked"))?;
         ended.store(true, Ordering::Release);
         let last = status();
+        let settled = match clean && !failure.is_set() {
+            true => runtime.block_on(sink.settle(SETTLE_WITHIN)),
+            false => Ok(()),
+        };
         let finished = finish(runtime, writer, term, clean && !failure.is_set());
         if let Some(error) = failure.take() {
             return Err(error);
         }
-        finished?;
+        finished.and(settled)?;
         Ok(Summary { status: last, elapsed: started.elapsed() })
     }
 }
@@ -500,6 +510,7 @@ impl Worker {
                     start: self.pipeline.source.start,
                     positions: self.pipeline.source.positions.clone(),
                 },
+                standby: self.pipeline.target.is_standby(),
                 ceiling: self.ceiling,
                 seen: self.seen,
             };

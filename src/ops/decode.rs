@@ -21,7 +21,7 @@ use super::{Mark, Parcel, Raw};
 use crate::dataflow::shared::Shared;
 use crate::error::Result;
 use crate::milvus::catalog::CollectionId;
-use crate::milvus::change::{Body, Change};
+use crate::milvus::change::{Body, Change, Message};
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::columns::{Decoder, Timestamps};
 use crate::milvus::tso::Tso;
@@ -31,11 +31,12 @@ use crate::sources::{Envelope, EnvelopeKind};
 pub type Outputs<'scope> = (Stream<'scope, Tso, Vec<Change>>, Stream<'scope, Tso, Vec<Mark>>);
 
 /// Builds the operator. `floor` is the frontier that the pipeline resumes from; of the vchannels in `floors`, changes up
-/// to the time given there are not wanted.
+/// to the time given there are not wanted. With `whole`, messages stay as they are.
 pub fn decode<'scope>(
     raws: Stream<'scope, Tso, Vec<Parcel<Vec<Raw>>>>,
     floor: Tso,
     floors: HashMap<VChannel, Tso>,
+    whole: bool,
     shared: Rc<Shared>,
 ) -> Outputs<'scope> {
     let mut builder = OperatorBuilder::new("decode".to_owned(), raws.scope());
@@ -48,7 +49,7 @@ pub fn decode<'scope>(
         OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Mark>>>::from(marks_out);
     builder.build(move |capabilities| {
         drop(capabilities);
-        let mut decode = Decode::new(floor, floors);
+        let mut decode = Decode::new(floor, floors, whole);
         move |_frontiers| {
             let mut changes_out = changes_out.activate();
             let mut marks_out = marks_out.activate();
@@ -83,6 +84,7 @@ pub fn decode<'scope>(
 pub struct Decode {
     floor: Tso,
     floors: HashMap<VChannel, Tso>,
+    whole: bool,
     decoder: Decoder,
     channels: HashMap<PChannel, Channel>,
     sequence: u64,
@@ -112,8 +114,9 @@ pub struct Decoded {
 
 impl Decode {
     /// For a pipeline that resumes from `floor`, and takes of single vchannels only what is later than `floors` says.
-    pub fn new(floor: Tso, floors: HashMap<VChannel, Tso>) -> Decode {
-        Decode { floor, floors, decoder: Decoder::new(), channels: HashMap::new(), sequence: 0 }
+    /// With `whole`, messages are not taken apart.
+    pub fn new(floor: Tso, floors: HashMap<VChannel, Tso>, whole: bool) -> Decode {
+        Decode { floor, floors, whole, decoder: Decoder::new(), channels: HashMap::new(), sequence: 0 }
     }
 
     /// Takes what came from a channel; appends what comes of it.
@@ -157,6 +160,29 @@ impl Decode {
             }
             // Only a source that was asked for them hands these over.
             EnvelopeKind::Other(..) => return Ok(()),
+            kind @ (EnvelopeKind::Insert(..) | EnvelopeKind::Delete(..)) if self.whole => {
+                let is_insert = matches!(kind, EnvelopeKind::Insert(..));
+                let (EnvelopeKind::Insert(payload, credit) | EnvelopeKind::Delete(payload, credit)) = kind
+                else {
+                    return Ok(());
+                };
+                let label = self.decoder.label(&payload).map_err(place)?;
+                if !wanted(label.collection) || label.rows == 0 {
+                    return Ok(());
+                }
+                self.sequence += 1;
+                changes.push(Change {
+                    ts: label.timestamps.max(),
+                    sequence: self.sequence,
+                    message_id: label.message_id,
+                    part: 0,
+                    vchannel: label.vchannel,
+                    collection: label.collection,
+                    partition: label.partition,
+                    body: Body::Message(Message { is_insert, rows: label.rows, payload }),
+                    credit: Arc::new(credit),
+                });
+            }
             EnvelopeKind::Insert(payload, credit) => {
                 let insert = self.decoder.insert(&payload).map_err(place)?;
                 if !wanted(insert.collection) || insert.batch.num_rows() == 0 {
@@ -287,6 +313,7 @@ mod tests {
                 decode: Decode::new(
                     Tso(floor),
                     HashMap::from([(VChannel(format!("{CHANNEL}_55v0").into()), Tso(40))]),
+                    false,
                 ),
                 credits: Credits::new(1 << 20),
                 position: 0,

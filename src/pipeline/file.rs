@@ -11,7 +11,7 @@ use super::reader::{Reader, Section};
 use super::validate;
 use super::{
     Delivery, KafkaConfig, MilvusTarget, MqConfig, OwnershipConfig, Pipeline, PulsarConfig, RocksmqConfig,
-    Secret, Select, SourceConfig, SourceMilvus, TargetConfig, Tls,
+    Secret, Select, SourceConfig, SourceMilvus, TargetConfig, TargetMode, Tls,
 };
 use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::VChannel;
@@ -75,6 +75,10 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
     let source = read_source(reader, top, name.as_deref());
     let select = read_select(reader, top);
     let target = read_target(reader, top);
+    if let (Some(source), Some(target)) = (&source, &target) {
+        let section = reader.section(top, &keys::TARGET);
+        validate::standby(reader, &section, source.start, target);
+    }
     let delivery = read_delivery(reader, top);
     let ownership = reader.section(top, &keys::OWNERSHIP);
     let owned = ownership.is_written();
@@ -208,6 +212,7 @@ fn read_target(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<TargetConfi
         "milvus" => {
             let uri = reader.text(&target, &keys::TARGET_URI, validate::address);
             let token = reader.text(&target, &keys::TARGET_TOKEN, validate::anything).map(Secret);
+            let mode = reader.choice(&target, &keys::TARGET_MODE);
             let adopt = reader.flag(&target, &keys::TARGET_ADOPT);
             let connect_timeout = reader.duration(&target, &keys::TARGET_CONNECT_TIMEOUT);
             let tls = reader.section(&target, &keys::TARGET_TLS);
@@ -216,6 +221,7 @@ fn read_target(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<TargetConfi
                 uri: uri?,
                 token,
                 tls,
+                mode: if mode? == "replicate" { TargetMode::Replicate } else { TargetMode::Write },
                 adopt: adopt?,
                 connect_timeout: connect_timeout?,
             }))
