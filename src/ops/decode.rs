@@ -296,6 +296,7 @@ mod tests {
 
     use super::*;
     use crate::dataflow::credits::Credits;
+    use crate::milvus::catalog::PartitionId;
     use crate::milvus::proto::{common, msg, schema};
 
     const CHANNEL: &str = "by-dev-rootcoord-dml_0";
@@ -340,20 +341,47 @@ mod tests {
         }
 
         fn delete(&mut self, collection: i64, timestamps: &[u64]) -> Vec<(u64, i64)> {
-            let keys = schema::LongArray { data: (0..).take(timestamps.len()).collect() };
-            let message = msg::DeleteRequest {
-                base: Some(common::MsgBase { msg_type: 401, msg_id: 9, ..Default::default() }),
-                shard_name: format!("{CHANNEL}_{collection}v0"),
-                collection_id: collection,
-                partition_id: -1,
-                timestamps: timestamps.to_vec(),
-                num_rows: i64::try_from(timestamps.len()).unwrap(),
-                primary_keys: Some(schema::IDs { id_field: Some(schema::i_ds::IdField::IntId(keys)) }),
-                ..Default::default()
-            };
+            let message = delete_message(collection, timestamps);
             let credit = self.credits.try_take(&PChannel(CHANNEL.into()), 100).unwrap();
-            self.send(EnvelopeKind::Delete(Bytes::from(message.encode_to_vec()), credit)).unwrap()
+            self.send(EnvelopeKind::Delete(Bytes::from(message), credit)).unwrap()
         }
+    }
+
+    fn delete_message(collection: i64, timestamps: &[u64]) -> Vec<u8> {
+        let keys = schema::LongArray { data: (0..).take(timestamps.len()).collect() };
+        let message = msg::DeleteRequest {
+            base: Some(common::MsgBase { msg_type: 401, msg_id: 9, ..Default::default() }),
+            shard_name: format!("{CHANNEL}_{collection}v0"),
+            collection_id: collection,
+            partition_id: -1,
+            timestamps: timestamps.to_vec(),
+            num_rows: i64::try_from(timestamps.len()).unwrap(),
+            primary_keys: Some(schema::IDs { id_field: Some(schema::i_ds::IdField::IntId(keys)) }),
+            ..Default::default()
+        };
+        message.encode_to_vec()
+    }
+
+    #[test]
+    fn for_a_standby_a_message_stays_whole_at_the_latest_of_its_times() {
+        let mut feed = Feed::resuming_from(0);
+        feed.decode.whole = true;
+        let payload = Bytes::from(delete_message(7, &[5, 8, 6]));
+        let credit = feed.credits.try_take(&PChannel(CHANNEL.into()), 100).unwrap();
+        let kind = EnvelopeKind::Delete(payload.clone(), credit);
+        feed.take(Raw::Message(PChannel(CHANNEL.into()), Envelope { position: Position(vec![1]), kind }))
+            .unwrap();
+        let [change] = &*feed.decoded.changes else { panic!("{:?}", feed.decoded) };
+        assert_eq!((change.ts, change.message_id, change.partition), (Tso(8), 9, PartitionId::ALL));
+        let Body::Message(message) = &change.body else { panic!("{change:?}") };
+        assert_eq!((message.is_insert, message.rows, &message.payload), (false, 3, &payload));
+        assert_eq!(feed.delete(666, &[9]), [], "what nobody wants is dropped all the same");
+        feed.take(Raw::Message(
+            PChannel(CHANNEL.into()),
+            Envelope { position: Position(vec![3]), kind: EnvelopeKind::Tick(Tso(7)) },
+        ))
+        .unwrap();
+        assert_eq!(feed.decoded.marks[0].position, Some(Position(vec![1])), "it is not covered by that tick");
     }
 
     #[test]

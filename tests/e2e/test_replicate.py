@@ -52,6 +52,17 @@ def equal(scene, tables):
     return scene.compare(standby=True)
 
 
+def channels(server: Milvus) -> set[str]:
+    with server.client() as client:
+        return {channel for name in client.list_collections() for channel in client.describe(name).virtual_channel_names}
+
+
+def watched(server: Milvus) -> set[str]:
+    """The channels that data nodes follow."""
+    keys = server.etcd.get(f"{server.root_path}/{server.meta_path}/channelwatch/", prefix=True)
+    return {key.decode().rpartition("/")[2] for key in keys}
+
+
 def test_everything_that_can_happen(stage):
     tables = [stage.table("a", all_types("varchar"), dynamic=True, shards=3), stage.table("b", all_types(vector="binary"), shards=1),
               stage.table("auto", plain(auto_id=True), shards=2), stage.table("key", plain(key="varchar", auto_id=True)),
@@ -68,6 +79,7 @@ def test_everything_that_can_happen(stage):
             t.insert(20)
         for partition in [p for p in tables[0].live if p != "_default"] or []:
             tables[0].load([partition])
+        until(lambda: watched(stage.target) == channels(stage.target), 30, "only channels of collections that are there are followed")
         until(lambda: stage.target.client().list_partitions(tables[0].name) == tables[0].client.list_partitions(tables[0].name), 30,
               "the partitions at the standby")
         equal(stage, [*tables, again])
@@ -135,7 +147,7 @@ def test_killed_again_and_again(stage):
         equal(stage, tables)
 
 
-def test_standby_restarts(stage):
+def test_standby_restarts_and_is_frozen(stage):
     tables = [stage.table("a", plain(), shards=2), stage.table("auto", plain(auto_id=True))]
     with Workload(tables, seed=3, batch=60, ddl=False).create(load=True) as work:
         migrans = standby(stage).run()
@@ -143,6 +155,11 @@ def test_standby_restarts(stage):
         work.start(rate=25)
         time.sleep(1)
         stage.target.restart(kill=True)
+        time.sleep(1)
+        migrans.assert_alive()
+        stage.target.suspend()  # for longer than a call may take
+        time.sleep(2 * DEADLINE + 1)
+        stage.target.resume()
         time.sleep(1)
         migrans.assert_alive()
         work.stop()
