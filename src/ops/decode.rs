@@ -371,7 +371,8 @@ mod tests {
         let kind = EnvelopeKind::Delete(payload.clone(), credit);
         feed.take(Raw::Message(PChannel(CHANNEL.into()), Envelope { position: Position(vec![1]), kind }))
             .unwrap();
-        let [change] = &*feed.decoded.changes else { panic!("{:?}", feed.decoded) };
+        let changes = std::mem::take(&mut feed.decoded.changes);
+        let [change] = &*changes else { panic!("{changes:?}") };
         assert_eq!((change.ts, change.message_id, change.partition), (Tso(8), 9, PartitionId::ALL));
         let Body::Message(message) = &change.body else { panic!("{change:?}") };
         assert_eq!((message.is_insert, message.rows, &message.payload), (false, 3, &payload));

@@ -13,7 +13,7 @@ from conftest import Scene, prefix_of, readable, until, wait_for_key
 
 from testbed import Milvus, Pair, Table, Workload, all_types, plain
 from testbed.client import Refused, quote
-from testbed.migrans import binary
+from testbed.migrans import binary, toml
 
 pytestmark = pytest.mark.only("rocksmq", reason="a message has the same bytes on every queue, and the standby's log is its own matter")
 
@@ -72,7 +72,7 @@ def test_everything_that_can_happen(stage):
         work.run(40)
         migrans = standby(stage).run()
         work.start(rate=25)
-        time.sleep(8)
+        time.sleep(5)
         work.stop()
         again.load()
         for t in tables:
@@ -95,7 +95,6 @@ def test_everything_that_can_happen(stage):
 
 
 def set_source(scene, migrans):
-    from testbed.migrans import toml
     migrans.set("source.milvus.uri", scene.source.uri)
     migrans.file.write_text(toml(migrans.settings), "utf-8")
     return migrans
@@ -124,8 +123,7 @@ def test_killed_again_and_again(stage):
     """At each point that matters, and anywhere: not a row more, not a row less. count(*) sees a row that is there twice."""
     tables = [stage.table("a", plain(), shards=2), stage.table("b", all_types("varchar"), shards=1), stage.table("auto", plain(auto_id=True), shards=2)]
     again = stage.table("again", plain())
-    points = ["call.before", "call.sent", "call.answered", "call.acknowledged", "span.done", "commit.before", "commit.durable",
-              "tick.before", "tick.given", "ddl.applied"]
+    points = ["call.sent", "call.acknowledged", "span.done", "commit.durable", "tick.before", "tick.given", "ddl.applied"]
     with Workload(tables, seed=9, batch=40, replaced=[again]).create(load=True) as work:
         migrans = standby(stage)
         migrans.run()
@@ -135,7 +133,7 @@ def test_killed_again_and_again(stage):
         for number, point in enumerate(points):
             migrans.run(env={"MIGRANS_FAIL_AT": f"{point}:{2 + number % 3}"})
             assert migrans.wait(30) == -signal.SIGKILL, f"{point}: {migrans.log_tail()}"
-        for pause in (0.4, 2.3, 3.1, 3.6):
+        for pause in (0.4, 3.3):
             migrans.run()
             time.sleep(pause)
             migrans.assert_alive()
@@ -167,10 +165,10 @@ def test_standby_restarts_and_is_frozen(stage):
         equal(stage, tables)
 
 
-def test_what_is_no_standby_is_refused(pair, stage):
+def test_what_is_no_standby_is_refused(stage):
     t = stage.table("t", plain()).create()
     t.insert(1)
-    said = Scene(pair.source, pair.source, stage.prefix).migrans(settings={"target.mode": "replicate"}).fail()
+    said = Scene(stage.source, stage.source, stage.prefix).migrans(settings={"target.mode": "replicate"}).fail()
     assert "is not a standby" in said and "common.ttMsgEnabled" in said, said
     migrans = standby(stage)
     migrans.run_until_caught_up()
@@ -183,15 +181,14 @@ def test_what_is_no_standby_is_refused(pair, stage):
     assert "[target] was standby" in migrans.fail()
 
 
-# --- the steps of docs/failover.md
+# --- the steps of docs/failover.md; the last test, since it leaves the couple the other way round and half of it dead
 @pytest.fixture
-def own_couple(request):
-    with Pair.start(target=STANDBY) as pair:
-        scene = Scene(pair.source, pair.target, prefix_of(request))
-        request.node.scene = scene
-        yield scene
-        for m in scene.pipelines:
-            m.discard()
+def last_act(couple, request):
+    scene = Scene(couple.source, couple.target, prefix_of(request))
+    request.node.scene = scene
+    yield scene
+    for m in scene.pipelines:
+        m.discard()
 
 
 def make(server: Milvus, standby: bool) -> None:
@@ -206,8 +203,8 @@ def at(server: Milvus, table: Table) -> Table:
     return moved
 
 
-def test_switched_over_and_back_and_lost(own_couple):
-    scene, old, new = own_couple, own_couple.source, own_couple.target
+def test_switched_over_and_back_and_lost(last_act):
+    scene, old, new = last_act, last_act.source, last_act.target
     tables = [scene.table("a", all_types("varchar"), dynamic=True, shards=3).create(load=True),
               scene.table("auto", plain(auto_id=True), shards=2).create(load=True)]
     a, auto = tables

@@ -1,7 +1,7 @@
 //! A Milvus as a standby: the source's messages go into its own log, by ReplicateMessage.
 //!
 //! ```text
-//! write ──► readdressed messages, a shard's one call after the other ──► the target's topics
+//! write ──► readdressed messages, one call after the other to a topic ──► the target's topics
 //! committed(F) ──► ticks F ─────────────────────────────────────────────►   (ticks.rs)
 //! ```
 //!
@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
 
 use super::milvus::MilvusSink;
 use super::{Forwarded, Found, Operation, Sink, Write};
@@ -39,11 +41,15 @@ use ticks::Ticks;
 /// How long a question may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Whose turn it is to send messages to a topic.
+type Turn = tokio::sync::Mutex<()>;
+
 /// A standby of Milvus 2.3, 2.4 or 2.5, whose `common.ttMsgEnabled` is false.
 pub struct ReplicateSink {
     milvus: MilvusSink,
     ticks: Ticks,
     places: Mutex<HashMap<CollectionId, Arc<Place>>>,
+    turns: Mutex<HashMap<String, Arc<Turn>>>,
     /// The latest time that was sent.
     high: AtomicU64,
 }
@@ -57,7 +63,13 @@ impl ReplicateSink {
         let milvus = MilvusSink::connect(config, fence).await?;
         probe(&milvus).await?;
         let ticks = Ticks::start(milvus.client().clone());
-        Ok(ReplicateSink { milvus, ticks, places: Mutex::default(), high: AtomicU64::new(1) })
+        Ok(ReplicateSink {
+            milvus,
+            ticks,
+            places: Mutex::default(),
+            turns: Mutex::default(),
+            high: AtomicU64::new(1),
+        })
     }
 
     /// Sends messages of one shard.
@@ -105,6 +117,7 @@ impl ReplicateSink {
             place.name,
             self.milvus.client().uri()
         );
+        let _turn = self.turn(&pchannel, end).await?;
         for (index, part) in parts(ropes).into_iter().enumerate() {
             if index > 0 {
                 failpoint::pass(Point::CallPart);
@@ -113,6 +126,19 @@ impl ReplicateSink {
         }
         self.high.fetch_max(high.0, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Waits until no other messages are on their way to the topic, so that what may be in doubt is one call of each.
+    async fn turn(&self, pchannel: &str, end: Instant) -> Result<OwnedMutexGuard<()>> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(pchannel.to_owned()).or_default())
+        };
+        // The call itself needs time too.
+        let wait = end.saturating_duration_since(Instant::now()) / 2;
+        timeout(wait, turn.lock_owned()).await.map_err(|_| {
+            Error::new(Kind::Unavailable, format!("no turn within {wait:.1?} to send to {pchannel}"))
+        })
     }
 
     async fn send(&self, call: Rope, end: Instant, what: &str) -> Result<()> {
@@ -163,6 +189,7 @@ impl ReplicateSink {
                 },
                 _ => encode::drop_collection(&place, ts),
             };
+            let _turn = self.turn(&pchannel, end).await?;
             self.send(encode::call(&pchannel, ts, ts, vec![message]), end, &what).await?;
         }
         self.ticks.add(place.pchannels());
