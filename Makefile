@@ -54,6 +54,7 @@ bench: build
 	$(PYTHON) -m benches.e2e $(BENCH_ARGS)
 	$(PYTHON) -m benches.queues $(QUEUE_BENCH_ARGS)
 	$(PYTHON) -m benches.recovery $(RECOVERY_BENCH_ARGS)
+	$(PYTHON) -m benches.standby $(STANDBY_BENCH_ARGS)
 	$(PYTHON) -m benches.protocol $(PROTOCOL_BENCH_ARGS)
 	$(PYTHON) -m benches.many $(MANY_BENCH_ARGS)
 

@@ -387,6 +387,7 @@ impl Simulation {
             delivery: self.delivery.clone(),
             entry: Entry::default(),
             seen: Arc::default(),
+            standby: false,
             ceiling: Tso::MAX,
         };
         let wake = build(worker, ends, &shared).map_err(in_words)?;
@@ -469,6 +470,7 @@ impl Simulation {
                     (!times.any(|ts| (*ts > frontier || is_gone) && *ts <= high))
                         .then(|| format!("INVARIANT 3: a delete of {key} is sent, recorded is {high}"))
                 }),
+                Operation::Messages(..) => Some("messages are sent, but the target is no standby".to_owned()),
             }
         })
     }

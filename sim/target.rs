@@ -330,6 +330,7 @@ impl Tables {
                     held.delete(key, write.partition.as_deref());
                 }
             }
+            Operation::Messages(..) => return Err(Error::new(Kind::Internal, "this target is no standby")),
             Operation::Insert(batches) | Operation::Upsert(batches) => {
                 let upsert = matches!(write.operation, Operation::Upsert(_));
                 let mut seen = BTreeSet::new();
@@ -439,6 +440,7 @@ fn describe_request(request: &Request) -> String {
         Operation::Insert(batches) => ("insert", format!("{:?}", rows(batches))),
         Operation::Upsert(batches) => ("upsert", format!("{:?}", rows(batches))),
         Operation::Delete(keys) => ("delete", format!("{:?}", texts(keys))),
+        Operation::Messages(shard, messages) => ("messages", format!("{} of {shard}", messages.len())),
     };
     format!("{verb} {} {:?} {what}", write.collection.name, write.partition.as_deref().unwrap_or_default())
 }

@@ -69,6 +69,8 @@ points! {
     CommitUnsynced "commit.unsynced" "frontier and positions are written, but not synced"
     CommitDurable "commit.durable" "they are durable, nobody knows it"
     CommitReleased "commit.released" "the source is about to be told what it need not keep any more"
+    TickBefore "tick.before" "a standby: before a tick goes out"
+    TickGiven "tick.given" "a standby: a tick is answered, other channels may lack it"
     StopBegun "stop.begun" "asked to stop, what was begun is not finished"
     StopBefore "stop.before" "everything is finished and committed, the clean stop is not recorded"
     StopRecorded "stop.recorded" "the clean stop is durable, the process has not ended"

@@ -19,7 +19,7 @@ use migrans::milvus::proto::schema::vector_field::Data as Vectors;
 use migrans::milvus::proto::schema::{self, DataType, ScalarField};
 use migrans::milvus::tso::Tso;
 use migrans::ownership::Fence;
-use migrans::pipeline::{MilvusTarget, Secret};
+use migrans::pipeline::{MilvusTarget, Secret, TargetMode};
 use migrans::sinks::milvus::MilvusSink;
 use migrans::sinks::{Found, Operation, Sink, Write};
 use migrans::{Error, Kind};
@@ -43,6 +43,7 @@ fn target(uri: &str) -> MilvusTarget {
         uri: uri.into(),
         token: None,
         tls: None,
+        mode: TargetMode::Write,
         adopt: false,
         connect_timeout: Duration::from_secs(5),
     }

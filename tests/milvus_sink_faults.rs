@@ -12,7 +12,7 @@ use migrans::milvus::proto::milvus as pb;
 use migrans::milvus::proto::milvus::milvus_service_server::{MilvusService, MilvusServiceServer};
 use migrans::milvus::proto::schema::DataType;
 use migrans::ownership::Fence;
-use migrans::pipeline::{MilvusTarget, Secret};
+use migrans::pipeline::{MilvusTarget, Secret, TargetMode};
 use migrans::sinks::milvus::MilvusSink;
 use migrans::sinks::{Operation, Sink, Write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -205,6 +205,7 @@ fn target(uri: &str) -> MilvusTarget {
         uri: uri.into(),
         token: None,
         tls: None,
+        mode: TargetMode::Write,
         adopt: false,
         connect_timeout: Duration::from_secs(2),
     }

@@ -15,14 +15,14 @@ use migrans::dataflow::credits::Credits;
 use migrans::milvus::catalog::{
     Collection, CollectionId, CollectionName, Ddl, Field, Partition, PartitionId, Schema,
 };
-use migrans::milvus::change::{Body, Change};
+use migrans::milvus::change::{Body, Change, Message};
 use migrans::milvus::channel::{PChannel, VChannel};
 use migrans::milvus::proto::schema::DataType as MilvusType;
 use migrans::milvus::tso::Tso;
 use migrans::ops::CatalogEvent;
 use migrans::ops::apply::lanes::{Action, CallId, Lanes, Limits};
 use migrans::ops::batch::Batch;
-use migrans::ops::coalesce::Coalesce;
+use migrans::ops::coalesce::{Coalesce, Work};
 use migrans::ops::order::Order;
 use migrans::sinks::Operation;
 use migrans::{Error, Kind};
@@ -194,6 +194,7 @@ impl Table {
         let partition = batch.write.partition.as_deref();
         match &batch.write.operation {
             Operation::Delete(keys) => self.delete(&integers(keys), partition),
+            Operation::Messages(..) => panic!("messages were made of rows"),
             Operation::Insert(batches) | Operation::Upsert(batches) => {
                 let upsert = matches!(batch.write.operation, Operation::Upsert(_));
                 let mut seen = Vec::new();
@@ -481,4 +482,57 @@ fn rows_wait_for_a_step_that_is_under_way() {
     assert!(lanes.next(now, 1).is_empty(), "the step has not ended");
     lanes.ended(id, Ok(()), now);
     assert!(matches!(lanes.next(now, 1)[..], [Action::Send(..)]));
+}
+
+#[test]
+fn messages_for_a_standby_stay_as_they_are_and_in_order() {
+    let credits = Credits::new(1 << 20);
+    let requests = [
+        Request::Insert { keys: vec![2, 4, 1], partition: 0 },
+        Request::Upsert { keys: vec![2], partition: 0 },
+        Request::Delete { keys: vec![2, 1], partition: None },
+        Request::Insert { keys: vec![2], partition: 1 },
+    ];
+    let mut order = Order::new(Tso(0));
+    order.learn(CatalogEvent::Known(collection(2)));
+    let mut sent: BTreeMap<VChannel, Vec<Vec<u8>>> = BTreeMap::new();
+    let mut changes = messages(&requests, &credits);
+    for change in &mut changes {
+        let is_insert = matches!(change.body, Body::Insert(_));
+        let payload = Vec::from(format!("{} {}", change.ts.0, if is_insert { "insert" } else { "delete" }));
+        sent.entry(change.vchannel.clone()).or_default().push(payload.clone());
+        change.body = Body::Message(Message { is_insert, rows: 1, payload: payload.into() });
+    }
+    // An insert stands before the delete of its upsert in the log, and after it for the standby.
+    for payloads in sent.values_mut() {
+        payloads.sort();
+    }
+    for change in changes.into_iter().rev() {
+        order.push(change);
+    }
+    let span = order.release(Tso(1000), u64::MAX);
+    let work = Coalesce::new(20, HashMap::from([(vchannel(0), Tso(25))])).span(span).unwrap().work;
+    let batches: Vec<Batch> = work
+        .into_iter()
+        .map(|work| match work {
+            Work::Batch(batch) => *batch,
+            Work::Ddl(ddl) => panic!("{ddl:?}"),
+        })
+        .collect();
+    let mut got: BTreeMap<VChannel, Vec<Vec<u8>>> = BTreeMap::new();
+    for batch in &batches {
+        let Operation::Messages(shard, messages) = &batch.write.operation else { panic!("{batch:?}") };
+        assert!(batch.bytes <= 20 && batch.high == messages.last().unwrap().ts, "{batch:?}");
+        let payloads = messages.iter().map(|message| message.message.payload.to_vec());
+        got.entry(shard.clone()).or_default().extend(payloads);
+        for other in &batches {
+            assert_eq!(
+                batch.conflicts(other),
+                batch.vchannel == other.vchannel,
+                "those of one shard go one by one"
+            );
+        }
+    }
+    assert_eq!(got, sent);
+    assert!(batches.len() >= 4, "{}", batches.len());
 }

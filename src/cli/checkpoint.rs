@@ -126,7 +126,21 @@ fn write(pipeline: &Pipeline, file: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What a standby got has been passed by its ticks, and would be there twice if it got it again.
+fn not_of_a_standby(pipeline: &Pipeline, what: &str) -> Result<()> {
+    if !pipeline.target.is_standby() {
+        return Ok(());
+    }
+    let message = format!(
+        "the state of a pipeline with mode = \"replicate\" can't be {what}: what is sent again to a standby \
+                           would be there twice"
+    );
+    Err(Error::new(Kind::Refused, message)
+        .hint("drop the collections on the standby, reset the state, and let the pipeline copy them anew"))
+}
+
 fn import(pipeline: &Pipeline, file: &Path, force: bool) -> Result<()> {
+    not_of_a_standby(pipeline, "imported")?;
     let (mut new, made) = export::read(file)?;
     checkpoint::of_pipeline(&new, pipeline).map_err(|error| error.context(file.display()))?;
     let imported = Checkpoint::from_records(&new)?;
@@ -197,6 +211,7 @@ fn standing(pipeline: &Pipeline) -> Result<Standing> {
 }
 
 fn rewind(pipeline: &Pipeline, to: Tso) -> Result<()> {
+    not_of_a_standby(pipeline, "set back")?;
     let term = claim(pipeline)?;
     let (writer, state) = match &term {
         None => {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use timely::scheduling::SyncActivator;
@@ -15,7 +16,7 @@ use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
 use crate::ops::apply::{Apply, apply};
 use crate::ops::coalesce::{Coalesce, coalesce};
-use crate::ops::commit::commit;
+use crate::ops::commit::{Records, commit};
 use crate::ops::decode::decode;
 use crate::ops::follow::{Entry, follow};
 use crate::ops::order::{Policy, order};
@@ -38,6 +39,8 @@ pub struct Ends {
     pub delivery: Delivery,
     /// Where channels begin that were never read.
     pub entry: Entry,
+    /// Whether the target is a standby, which gets messages as they are and its time from the checkpoint.
+    pub standby: bool,
     /// Nothing later than this is applied.
     pub ceiling: Tso,
     /// The revision that the source's etcd is known to have come to.
@@ -46,7 +49,7 @@ pub struct Ends {
 
 /// Builds the graph on `worker`. Returns what wakes the catalog's end of it.
 pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Result<SyncActivator> {
-    let Ends { catalog, log, ticks, apply: target, delivery, entry, ceiling, seen } = ends;
+    let Ends { catalog, log, ticks, apply: target, delivery, entry, standby, ceiling, seen } = ends;
     let checkpoint = target.checkpoint.clone();
     let writer = target.writer.clone();
     let floor = checkpoint.frontier.unwrap_or(Tso::ZERO);
@@ -68,11 +71,14 @@ pub fn build(worker: &mut Worker, ends: Ends, shared: &Rc<Shared>) -> crate::Res
     worker.dataflow::<Tso, _, _>(|scope| {
         let (channels, catalog, wake) = follow(scope, catalog, &checkpoint, entry, Rc::clone(shared));
         let raws = read(channels, log, ticks, Rc::clone(shared))?;
-        let (changes, marks) = decode(raws, floor, floors, Rc::clone(shared));
+        let (changes, marks) = decode(raws, floor, floors, standby, Rc::clone(shared));
         let spans = order(changes, catalog, floor, policy, Rc::clone(shared));
         let work = coalesce(spans, Coalesce::new(batch_bytes, in_doubt), Rc::clone(shared));
+        let sink = Arc::clone(&target.sink);
         let applied = apply(work, target, Rc::clone(shared));
-        commit(applied, marks, &checkpoint, writer, seen, delivery.checkpoint_interval, Rc::clone(shared));
+        // Nothing is seen on a standby before it is in the checkpoint.
+        let interval = if standby { Duration::ZERO } else { delivery.checkpoint_interval };
+        commit(applied, marks, &checkpoint, Records { writer, seen, interval, sink }, Rc::clone(shared));
         Ok(wake)
     })
 }

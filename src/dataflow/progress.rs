@@ -12,7 +12,7 @@ use crate::milvus::catalog::{CollectionId, CollectionName};
 use crate::milvus::channel::PChannel;
 use crate::milvus::tso::Tso;
 use crate::ops::batch::Batch;
-use crate::sinks::Operation;
+use crate::sinks::{Forwarded, Operation};
 
 /// Frontiers older than this are backlog; their lag says nothing of how the pipeline keeps up.
 const LIVE: Duration = Duration::from_secs(10);
@@ -62,6 +62,12 @@ impl Counts {
             Operation::Insert(_) => self.inserted += rows,
             Operation::Upsert(_) => self.upserted += rows,
             Operation::Delete(_) => self.deleted += rows,
+            Operation::Messages(_, messages) => {
+                for Forwarded { message, .. } in messages {
+                    let rows = u64::try_from(message.rows).unwrap_or(u64::MAX);
+                    *if message.is_insert { &mut self.inserted } else { &mut self.deleted } += rows;
+                }
+            }
         }
     }
 }
@@ -69,7 +75,7 @@ impl Counts {
 /// How a call ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
-    /// `insert`, `upsert`, `delete` or `ddl`.
+    /// `insert`, `upsert`, `delete`, `replicate` or `ddl`.
     pub call: &'static str,
     /// How long it took.
     pub took: Duration,

@@ -49,6 +49,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(9);
 /// A run that may end by itself looks at itself this often at least.
 const QUICK_LOOK: Duration = Duration::from_millis(50);
 
+/// How long a stop waits until the target shows what it holds.
+const SETTLE_WITHIN: Duration = Duration::from_secs(5);
+
 /// When to stop by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
@@ -243,6 +246,7 @@ impl Run<'_> {
         writer.write(vec![recognised, Update::Clock(clock.clone())])?;
         checkpoint.clock = Some(clock);
         begin(pipeline, writer, checkpoint)?;
+        tasks.block_on(sink.resume(&checkpoint.applied, checkpoint.frontier))?;
         let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
         tracing::info!(
             pipeline = %pipeline.name,
@@ -267,6 +271,7 @@ impl Run<'_> {
         observe: &mut dyn FnMut(&Status),
     ) -> Result<Summary> {
         let Run { pipeline, until, stop, started, look, tasks, ends, term } = self;
+        let sink = Arc::clone(&ends.sink);
         let catalog = ends.source.resume(checkpoint.applied.clone());
         let began_at = checkpoint.frontier.unwrap_or(Tso::ZERO);
         let world: Arc<dyn World> =
@@ -343,7 +348,8 @@ impl Run<'_> {
         };
         // Nothing is ever sent: it ends with the thread, whichever way that ends.
         while let Err(RecvTimeoutError::Timeout) = over.recv_timeout(look) {
-            if let Some(error) = term.as_ref().and_then(Term::lost).filter(|_| !failure.is_set()) {
+            let lost = term.as_ref().and_then(Term::lost);
+            if let Some(error) = lost.or_else(|| sink.failed()).filter(|_| !failure.is_set()) {
                 failure.set(error);
             }
             let status = status();
@@ -359,11 +365,15 @@ impl Run<'_> {
         });
         ended.store(true, Ordering::Release);
         let last = status();
+        let settled = match clean && !failure.is_set() {
+            true => tasks.block_on(sink.settle(SETTLE_WITHIN)),
+            false => Ok(()),
+        };
         let finished = finish(tasks, writer, term, clean && !failure.is_set());
         if let Some(error) = failure.take() {
             return Err(error);
         }
-        finished?;
+        finished.and(settled)?;
         Ok(Summary { status: last, elapsed: started.elapsed() })
     }
 }
@@ -530,6 +540,7 @@ impl Worker {
                     start: self.pipeline.source.start,
                     positions: self.pipeline.source.positions.clone(),
                 },
+                standby: self.pipeline.target.is_standby(),
                 ceiling: self.ceiling,
                 seen: self.seen,
             };

@@ -62,7 +62,7 @@ metrics! {
     HELD Gauge "migrans_held_bytes" ["pipeline"] "Bytes of the memory budget in use"
     BUDGET Gauge "migrans_budget_bytes" ["pipeline"] "The memory budget"
     IN_FLIGHT Gauge "migrans_calls_in_flight" ["pipeline"] "Calls to the target that have no answer yet"
-    CALL Histogram "migrans_call_seconds" ["pipeline" "call"] "How long calls to the target took, with those that failed: insert, upsert, delete, ddl"
+    CALL Histogram "migrans_call_seconds" ["pipeline" "call"] "How long calls to the target took, with those that failed: insert, upsert, delete, replicate, ddl"
     RETRIES Counter "migrans_retries_total" ["pipeline" "cause"] "Calls that have to be made again, by the kind of their error"
     IN_DOUBT Counter "migrans_in_doubt_rows_total" ["pipeline"] "Rows that were sent again, as upserts and deletes, since it was not known whether they had arrived: an answer was lost, or the last run was"
     RESTARTS Counter "migrans_restarts_total" ["pipeline"] "Starts after failures, since the process began"

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
+use bytes::Bytes;
 
 use super::catalog::{CollectionId, PartitionId};
 use super::channel::VChannel;
@@ -38,6 +39,7 @@ impl Change {
         match &self.body {
             Body::Insert(rows) => rows.num_rows(),
             Body::Delete(keys) => keys.len(),
+            Body::Message(message) => message.rows,
         }
     }
 }
@@ -50,4 +52,17 @@ pub enum Body {
     Insert(RecordBatch),
     /// Rows with these keys go: an `Int64Array` or a `StringViewArray`.
     Delete(ArrayRef),
+    /// The message as it stands in the log, for a standby. Its `ts` is the latest of its rows'.
+    Message(Message),
+}
+
+/// An encoded `msg.InsertRequest` or `msg.DeleteRequest`.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Which of the two.
+    pub is_insert: bool,
+    /// Number of rows or keys.
+    pub rows: usize,
+    /// Its bytes.
+    pub payload: Bytes,
 }

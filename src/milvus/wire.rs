@@ -53,6 +53,11 @@ pub fn fields(message: &[u8]) -> Fields<'_> {
 }
 
 impl<'a> Fields<'a> {
+    /// How many bytes of the message are left.
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     fn next_field(&mut self) -> Result<(u32, Value<'a>), Malformed> {
         let tag = self.varint()?;
         let number = u32::try_from(tag >> 3).map_err(|_| Malformed::Tag)?;

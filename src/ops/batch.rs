@@ -42,6 +42,7 @@ impl Batch {
     pub fn key_columns(write: &Write) -> Result<Vec<ArrayRef>> {
         match &write.operation {
             Operation::Delete(keys) => Ok(vec![Arc::clone(keys)]),
+            Operation::Messages(..) => Ok(Vec::new()),
             Operation::Insert(batches) | Operation::Upsert(batches) => {
                 let name = key_name(&write.collection)?;
                 batches.iter().map(|batch| key_column(batch, name).map(Arc::clone)).collect()
@@ -49,13 +50,14 @@ impl Batch {
         }
     }
 
-    /// Whether the two must go out one after the other.
+    /// Whether the two must go out one after the other. Messages of a shard keep their order.
     pub fn conflicts(&self, other: &Batch) -> bool {
-        self.vchannel == other.vchannel && self.keys.intersects(&other.keys)
+        let are_messages = matches!(self.write.operation, Operation::Messages(..));
+        self.vchannel == other.vchannel && (are_messages || self.keys.intersects(&other.keys))
     }
 
     /// Turns a plain insert whose outcome is unknown into what can be sent however often: an upsert of the newest
-    /// row of each key. Upserts and deletes are like that already.
+    /// row of each key. Upserts and deletes are like that already, and so are messages, which have ids.
     pub fn make_repeatable(&mut self) -> Result<()> {
         let Operation::Insert(batches) = &self.write.operation else { return Ok(()) };
         let newest = newest_rows(batches, key_name(&self.write.collection)?)?;

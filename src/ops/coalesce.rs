@@ -30,7 +30,7 @@ use crate::milvus::change::{Body, Change};
 use crate::milvus::channel::VChannel;
 use crate::milvus::columns::{array_size, data_size, key_column};
 use crate::milvus::tso::Tso;
-use crate::sinks::{Operation, Write};
+use crate::sinks::{Forwarded, Operation, Write};
 
 /// `coalesce` → `apply`: what a span comes down to.
 #[derive(Clone, Debug, Default)]
@@ -131,11 +131,52 @@ impl Coalesce {
         let bound = self.in_doubt.get(vchannel).copied().unwrap_or(Tso::ZERO);
         let fresh = changes.split_off(changes.partition_point(|(change, _)| change.ts <= bound));
         for (changes, in_doubt) in [(changes, true), (fresh, false)] {
+            let (messages, changes): (Vec<_>, Vec<_>) =
+                changes.into_iter().partition(|(change, _)| matches!(change.body, Body::Message(_)));
+            self.messages(vchannel, &lane.collection, messages, work);
             if !changes.is_empty() {
                 Net::new(vchannel, &lane.collection, in_doubt, self.batch_bytes).run(changes, work)?;
             }
         }
         Ok(())
+    }
+
+    /// Cuts messages that are to stay as they are into calls.
+    fn messages(
+        &self,
+        vchannel: &VChannel,
+        collection: &Arc<Collection>,
+        changes: Vec<(Change, Scope)>,
+        work: &mut Vec<Work>,
+    ) {
+        let mut open: Option<Box<Batch>> = None;
+        for (change, partition) in changes {
+            let Body::Message(message) = change.body else { continue };
+            let size = message.payload.len() as u64;
+            if open.as_ref().is_some_and(|batch| batch.bytes + size > self.batch_bytes as u64) {
+                work.extend(open.take().map(Work::Batch));
+            }
+            let batch = open.get_or_insert_with(|| {
+                let operation = Operation::Messages(vchannel.clone(), Vec::new());
+                Box::new(Batch {
+                    vchannel: vchannel.clone(),
+                    write: Write { collection: Arc::clone(collection), partition: None, operation },
+                    high: Tso::ZERO,
+                    keys: Rc::new(KeySet::new(Vec::new())),
+                    rows: 0,
+                    bytes: 0,
+                    credits: Vec::new(),
+                })
+            });
+            batch.high = batch.high.max(change.ts);
+            batch.rows += message.rows;
+            batch.bytes += size;
+            batch.credits.push(change.credit);
+            if let Operation::Messages(_, messages) = &mut batch.write.operation {
+                messages.push(Forwarded { ts: change.ts, partition, message });
+            }
+        }
+        work.extend(open.map(Work::Batch));
     }
 }
 
@@ -200,6 +241,7 @@ impl<'a> Net<'a> {
             match change.body {
                 Body::Delete(keys) => deletes.push((keys, change.ts, partition, change.credit)),
                 Body::Insert(rows) => inserts.push((rows, change.ts, partition, change.credit)),
+                Body::Message(_) => {}
             }
         }
         let mut deleted: FxHashMap<Key<'_>, Deleted> = FxHashMap::default();
@@ -364,6 +406,7 @@ impl<'a> Net<'a> {
     ) -> Result<()> {
         let (rows, bytes) = match &operation {
             Operation::Delete(keys) => (keys.len(), array_size(keys)),
+            Operation::Messages(..) => (0, 0),
             Operation::Insert(batches) | Operation::Upsert(batches) => {
                 (batches.iter().map(RecordBatch::num_rows).sum(), batches.iter().map(data_size).sum())
             }

@@ -21,20 +21,32 @@ use crate::dataflow::shared::Shared;
 use crate::failpoint::{self, Point};
 use crate::milvus::channel::{PChannel, Position};
 use crate::milvus::tso::Tso;
+use crate::sinks::Sink;
 
 /// Marks kept per channel before every second one is forgotten: an older mark only means reading more again.
 const MARKS: usize = 4096;
 
-/// Builds the operator. `checkpoint` is what the last run left; `seen` tells the revision that the source's etcd was seen at.
+/// Where the operator records, and what.
+pub struct Records {
+    /// The checkpoint.
+    pub writer: Writer,
+    /// The revision that the source's etcd was seen at.
+    pub seen: Arc<AtomicI64>,
+    /// How often it records, at most.
+    pub interval: Duration,
+    /// Who is told what is durable.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// Builds the operator. `checkpoint` is what the last run left.
 pub fn commit<'scope>(
     applied: Stream<'scope, Tso, Vec<()>>,
     marks: Stream<'scope, Tso, Vec<Mark>>,
     checkpoint: &Checkpoint,
-    writer: Writer,
-    seen: Arc<AtomicI64>,
-    interval: Duration,
+    records: Records,
     shared: Rc<Shared>,
 ) {
+    let Records { writer, seen, interval, sink } = records;
     let (floor, positions) = (checkpoint.frontier.unwrap_or(Tso::ZERO), checkpoint.positions.clone());
     let mut source = newer(checkpoint.source, seen);
     let scope = applied.scope();
@@ -69,6 +81,7 @@ pub fn commit<'scope>(
             let positions = book.positions_at(frontier);
             let progress = Arc::clone(&shared.progress);
             let failure = shared.failure();
+            let sink = Arc::clone(&sink);
             shared.set_committing(frontier);
             failpoint::pass(Point::CommitBefore);
             let released = shared.released();
@@ -79,6 +92,7 @@ pub fn commit<'scope>(
                 Ok(()) => {
                     failpoint::pass(Point::CommitDurable);
                     *released.lock().unwrap_or_else(PoisonError::into_inner) = Some(positions);
+                    sink.committed(frontier);
                     progress.committed(frontier);
                 }
                 Err(error) => failure.set(error),

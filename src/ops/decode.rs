@@ -22,7 +22,7 @@ use crate::dataflow::progress::Amount;
 use crate::dataflow::shared::Shared;
 use crate::error::Result;
 use crate::milvus::catalog::CollectionId;
-use crate::milvus::change::{Body, Change};
+use crate::milvus::change::{Body, Change, Message};
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::columns::{Decoder, Timestamps};
 use crate::milvus::tso::Tso;
@@ -32,11 +32,12 @@ use crate::sources::{Envelope, EnvelopeKind};
 pub type Outputs<'scope> = (Stream<'scope, Tso, Vec<Change>>, Stream<'scope, Tso, Vec<Mark>>);
 
 /// Builds the operator. `floor` is the frontier that the pipeline resumes from; of the vchannels in `floors`, changes up
-/// to the time given there are not wanted.
+/// to the time given there are not wanted. With `whole`, messages stay as they are.
 pub fn decode<'scope>(
     raws: Stream<'scope, Tso, Vec<Parcel<Vec<Raw>>>>,
     floor: Tso,
     floors: HashMap<VChannel, Tso>,
+    whole: bool,
     shared: Rc<Shared>,
 ) -> Outputs<'scope> {
     let mut builder = OperatorBuilder::new("decode".to_owned(), raws.scope());
@@ -49,7 +50,7 @@ pub fn decode<'scope>(
         OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<Mark>>>::from(marks_out);
     builder.build(move |capabilities| {
         drop(capabilities);
-        let mut decode = Decode::new(floor, floors);
+        let mut decode = Decode::new(floor, floors, whole);
         move |_frontiers| {
             let mut changes_out = changes_out.activate();
             let mut marks_out = marks_out.activate();
@@ -87,6 +88,7 @@ pub fn decode<'scope>(
 pub struct Decode {
     floor: Tso,
     floors: HashMap<VChannel, Tso>,
+    whole: bool,
     decoder: Decoder,
     channels: HashMap<PChannel, Channel>,
     sequence: u64,
@@ -118,8 +120,9 @@ pub struct Decoded {
 
 impl Decode {
     /// For a pipeline that resumes from `floor`, and takes of single vchannels only what is later than `floors` says.
-    pub fn new(floor: Tso, floors: HashMap<VChannel, Tso>) -> Decode {
-        Decode { floor, floors, decoder: Decoder::new(), channels: HashMap::new(), sequence: 0 }
+    /// With `whole`, messages are not taken apart.
+    pub fn new(floor: Tso, floors: HashMap<VChannel, Tso>, whole: bool) -> Decode {
+        Decode { floor, floors, whole, decoder: Decoder::new(), channels: HashMap::new(), sequence: 0 }
     }
 
     /// Takes what came from a channel; appends what comes of it.
@@ -164,6 +167,30 @@ impl Decode {
             }
             // Only a source that was asked for them hands these over.
             EnvelopeKind::Other(..) => return Ok(()),
+            kind @ (EnvelopeKind::Insert(..) | EnvelopeKind::Delete(..)) if self.whole => {
+                let is_insert = matches!(kind, EnvelopeKind::Insert(..));
+                let (EnvelopeKind::Insert(payload, credit) | EnvelopeKind::Delete(payload, credit)) = kind
+                else {
+                    return Ok(());
+                };
+                let label = self.decoder.label(&payload).map_err(place)?;
+                if !wanted(label.collection) || label.rows == 0 {
+                    return Ok(());
+                }
+                (message_bytes, message_rows) = (payload.len(), label.rows);
+                self.sequence += 1;
+                changes.push(Change {
+                    ts: label.timestamps.max(),
+                    sequence: self.sequence,
+                    message_id: label.message_id,
+                    part: 0,
+                    vchannel: label.vchannel,
+                    collection: label.collection,
+                    partition: label.partition,
+                    body: Body::Message(Message { is_insert, rows: label.rows, payload }),
+                    credit: Arc::new(credit),
+                });
+            }
             EnvelopeKind::Insert(payload, credit) => {
                 let insert = self.decoder.insert(&payload).map_err(place)?;
                 if !wanted(insert.collection) || insert.batch.num_rows() == 0 {
@@ -285,6 +312,7 @@ mod tests {
 
     use super::*;
     use crate::dataflow::credits::Credits;
+    use crate::milvus::catalog::PartitionId;
     use crate::milvus::proto::{common, msg, schema};
 
     const CHANNEL: &str = "by-dev-rootcoord-dml_0";
@@ -302,6 +330,7 @@ mod tests {
                 decode: Decode::new(
                     Tso(floor),
                     HashMap::from([(VChannel(format!("{CHANNEL}_55v0").into()), Tso(40))]),
+                    false,
                 ),
                 credits: Credits::new(1 << 20),
                 position: 0,
@@ -328,20 +357,48 @@ mod tests {
         }
 
         fn delete(&mut self, collection: i64, timestamps: &[u64]) -> Vec<(u64, i64)> {
-            let keys = schema::LongArray { data: (0..).take(timestamps.len()).collect() };
-            let message = msg::DeleteRequest {
-                base: Some(common::MsgBase { msg_type: 401, msg_id: 9, ..Default::default() }),
-                shard_name: format!("{CHANNEL}_{collection}v0"),
-                collection_id: collection,
-                partition_id: -1,
-                timestamps: timestamps.to_vec(),
-                num_rows: i64::try_from(timestamps.len()).unwrap(),
-                primary_keys: Some(schema::IDs { id_field: Some(schema::i_ds::IdField::IntId(keys)) }),
-                ..Default::default()
-            };
+            let message = delete_message(collection, timestamps);
             let credit = self.credits.try_take(&PChannel(CHANNEL.into()), 100).unwrap();
-            self.send(EnvelopeKind::Delete(Bytes::from(message.encode_to_vec()), credit)).unwrap()
+            self.send(EnvelopeKind::Delete(Bytes::from(message), credit)).unwrap()
         }
+    }
+
+    fn delete_message(collection: i64, timestamps: &[u64]) -> Vec<u8> {
+        let keys = schema::LongArray { data: (0..).take(timestamps.len()).collect() };
+        let message = msg::DeleteRequest {
+            base: Some(common::MsgBase { msg_type: 401, msg_id: 9, ..Default::default() }),
+            shard_name: format!("{CHANNEL}_{collection}v0"),
+            collection_id: collection,
+            partition_id: -1,
+            timestamps: timestamps.to_vec(),
+            num_rows: i64::try_from(timestamps.len()).unwrap(),
+            primary_keys: Some(schema::IDs { id_field: Some(schema::i_ds::IdField::IntId(keys)) }),
+            ..Default::default()
+        };
+        message.encode_to_vec()
+    }
+
+    #[test]
+    fn for_a_standby_a_message_stays_whole_at_the_latest_of_its_times() {
+        let mut feed = Feed::resuming_from(0);
+        feed.decode.whole = true;
+        let payload = Bytes::from(delete_message(7, &[5, 8, 6]));
+        let credit = feed.credits.try_take(&PChannel(CHANNEL.into()), 100).unwrap();
+        let kind = EnvelopeKind::Delete(payload.clone(), credit);
+        feed.take(Raw::Message(PChannel(CHANNEL.into()), Envelope { position: Position(vec![1]), kind }))
+            .unwrap();
+        let changes = std::mem::take(&mut feed.decoded.changes);
+        let [change] = &*changes else { panic!("{changes:?}") };
+        assert_eq!((change.ts, change.message_id, change.partition), (Tso(8), 9, PartitionId::ALL));
+        let Body::Message(message) = &change.body else { panic!("{change:?}") };
+        assert_eq!((message.is_insert, message.rows, &message.payload), (false, 3, &payload));
+        assert_eq!(feed.delete(666, &[9]), [], "what nobody wants is dropped all the same");
+        feed.take(Raw::Message(
+            PChannel(CHANNEL.into()),
+            Envelope { position: Position(vec![3]), kind: EnvelopeKind::Tick(Tso(7)) },
+        ))
+        .unwrap();
+        assert_eq!(feed.decoded.marks[0].position, Some(Position(vec![1])), "it is not covered by that tick");
     }
 
     #[test]

@@ -31,8 +31,8 @@ use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::position::MsgPosition;
 use crate::milvus::tso::Tso;
 use crate::pipeline::StartAt;
-use crate::sources::Start;
 use crate::sources::catalog::{CatalogUpdate, DropTimes, Observed, applied_after, difference};
+use crate::sources::{CLOCK_SLACK, Start};
 
 /// The streams that leave the operator, and what wakes it.
 pub type Outputs<'scope> =
@@ -319,8 +319,9 @@ impl Follow {
         channel: &PChannel,
         initial: bool,
     ) -> (Tso, Start) {
-        if self.known.contains(&collection.id) && collection.created <= self.floor {
-            // The state was rewound, which forgets positions.
+        // A channel without a position has had no tick up to F, so its collections were made just before F; or the state was
+        // rewound, which forgets positions.
+        if self.known.contains(&collection.id) && collection.created.after(CLOCK_SLACK) < self.floor {
             return (self.floor, Start::Near(self.floor));
         }
         if let Some(MsgPosition { position, time }) = self.entry.positions.get(vchannel) {
@@ -439,9 +440,14 @@ mod tests {
 
     #[test]
     fn after_a_rewind_channels_are_found_again_near_the_time() {
-        let mut checkpoint = Checkpoint { frontier: Some(Tso(50)), ..Checkpoint::default() };
+        let floor = Tso(10).after(CLOCK_SLACK).succ();
+        let mut checkpoint = Checkpoint { frontier: Some(floor), ..Checkpoint::default() };
         for (id, created, channel) in [(1, 10, "a"), (2, 60, "b")] {
-            checkpoint.applied.collections.insert(CollectionId(id), collection(id, created, &[channel]));
+            let mut collection = collection(id, created, &[channel]);
+            if id == 2 {
+                collection.created = floor.succ();
+            }
+            checkpoint.applied.collections.insert(CollectionId(id), collection);
         }
         let entry = |start| Entry {
             start,
@@ -455,11 +461,20 @@ mod tests {
             let news = Follow::new(&checkpoint, entry(start)).update(&update(None, &wanted)).unwrap();
             let near = ChannelEvent::Open {
                 channel: PChannel("a".into()),
-                start: Start::Near(Tso(50)),
+                start: Start::Near(floor),
                 initial: true,
             };
             assert_eq!(news.channels, [near, open("b", 60, true)], "what is later is read whole");
         }
+    }
+
+    #[test]
+    fn a_channel_that_had_no_tick_yet_when_it_was_committed_is_begun_where_it_begins() {
+        let mut checkpoint = Checkpoint { frontier: Some(Tso(50)), ..Checkpoint::default() };
+        let made = [collection(1, 49, &["a"]), collection(2, 50, &["b"])];
+        checkpoint.applied.collections.extend(made.clone().map(|collection| (collection.id, collection)));
+        let news = Follow::new(&checkpoint, Entry::default()).update(&update(None, &made)).unwrap();
+        assert_eq!(news.channels, [open("a", 49, true), open("b", 50, true)]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use timely::progress::frontier::MutableAntichain;
 use super::{CatalogEvent, Parcel, Span, Step};
 use crate::dataflow::shared::Shared;
 use crate::milvus::catalog::{Collection, CollectionId, Ddl, PartitionId};
-use crate::milvus::change::{Body, Change};
+use crate::milvus::change::{Body, Change, Message};
 use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
 
@@ -142,7 +142,8 @@ impl Order {
     pub fn push(&mut self, change: Change) {
         let rank = match change.body {
             Body::Delete(_) => Rank::Delete,
-            Body::Insert(_) => Rank::Insert,
+            Body::Message(Message { is_insert: false, .. }) => Rank::Delete,
+            Body::Insert(_) | Body::Message(_) => Rank::Insert,
         };
         self.stashed_bytes += change.credit.bytes();
         self.arrivals += 1;

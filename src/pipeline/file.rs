@@ -12,7 +12,7 @@ use super::surroundings::{self, Surroundings};
 use super::validate;
 use super::{
     Delivery, KafkaConfig, MilvusTarget, MqConfig, OwnershipConfig, Pipeline, PulsarConfig, Restart,
-    RocksmqConfig, Secret, Select, SourceConfig, SourceMilvus, TargetConfig, Tls,
+    RocksmqConfig, Secret, Select, SourceConfig, SourceMilvus, TargetConfig, TargetMode, Tls,
 };
 use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::VChannel;
@@ -137,6 +137,10 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
     let source = read_source(reader, top, name.as_deref());
     let select = read_select(reader, top);
     let target = read_target(reader, top);
+    if let (Some(source), Some(target)) = (&source, &target) {
+        let section = reader.section(top, &keys::TARGET);
+        validate::standby(reader, &section, source.start, target);
+    }
     let delivery = read_delivery(reader, top);
     let ownership = reader.section(top, &keys::OWNERSHIP);
     let owned = ownership.is_written();
@@ -278,6 +282,7 @@ fn read_target(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<TargetConfi
         "milvus" => {
             let uri = reader.text(&target, &keys::TARGET_URI, validate::address);
             let token = reader.text(&target, &keys::TARGET_TOKEN, validate::anything).map(Secret);
+            let mode = reader.choice(&target, &keys::TARGET_MODE);
             let adopt = reader.flag(&target, &keys::TARGET_ADOPT);
             let connect_timeout = reader.duration(&target, &keys::TARGET_CONNECT_TIMEOUT);
             let tls = reader.section(&target, &keys::TARGET_TLS);
@@ -286,6 +291,7 @@ fn read_target(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<TargetConfi
                 uri: uri?,
                 token,
                 tls,
+                mode: if mode? == "replicate" { TargetMode::Replicate } else { TargetMode::Write },
                 adopt: adopt?,
                 connect_timeout: connect_timeout?,
             }))

@@ -127,7 +127,10 @@ impl Identity {
             collections: sorted(&pipeline.select.collections),
             exclude: sorted(&pipeline.select.exclude),
             target: match &pipeline.target {
-                TargetConfig::Milvus(milvus) => format!("milvus at {}", canonical(&milvus.uri)),
+                TargetConfig::Milvus(milvus) => {
+                    let kind = if pipeline.target.is_standby() { "standby" } else { "milvus" };
+                    format!("{kind} at {}", canonical(&milvus.uri))
+                }
                 TargetConfig::Null => "null".to_owned(),
             },
         }
@@ -215,6 +218,11 @@ mod tests {
                 "Target:19530",
                 "other:19530",
                 "[target] was milvus at http://target:19530, is milvus at http://other:19530",
+            ),
+            (
+                "type = \"milvus\"",
+                "mode = \"replicate\", type = \"milvus\"",
+                "[target] was milvus at http://target:19530, is standby at http://target:19530",
             ),
             (
                 "type = \"milvus\", uri = \"http://Target:19530\"",

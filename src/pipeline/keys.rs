@@ -561,8 +561,8 @@ pub static TARGET_TYPE: Key = Key {
     name: "type",
     shape: Shape::OneOf(&["milvus", "null"]),
     default: Default::Required,
-    meaning: "Its kind. `milvus`: a Milvus, written by Insert, Upsert and Delete. `null`: takes everything and \
-              keeps nothing, to measure the source's side alone.",
+    meaning: "Its kind. `milvus`: a Milvus, see `mode`. `null`: takes everything and keeps nothing, to measure the \
+              source's side alone.",
     example: "\"milvus\"",
     between_runs: BetweenRuns::Tied("another target does not hold what was applied to this one"),
 };
@@ -588,6 +588,22 @@ pub static TARGET_TOKEN: Key = Key {
     example: "\"${TARGET_TOKEN}\"",
     between_runs: BetweenRuns::Free,
 };
+/// `mode` in `[target]` of Milvus
+pub static TARGET_MODE: Key = Key {
+    table: "target",
+    variants: &["milvus"],
+    name: "mode",
+    shape: Shape::OneOf(&["write", "replicate"]),
+    default: Default::Value("write"),
+    meaning: "How it is written. `write`: by Insert, Upsert and Delete, as any client does; others may write to it too. \
+              `replicate`: the source's messages go into the target's own log by ReplicateMessage, with their timestamps, \
+              row ids and generated keys. The target is then a standby: it needs `common.ttMsgEnabled: false` in its \
+              milvus.yaml, takes no writes from anybody else, and gets its time from this pipeline, which must be the only \
+              one. Each frontier is recorded at once, whatever `checkpoint_interval` says. `docs/failover.md` tells how to \
+              switch over.",
+    example: "\"replicate\"",
+    between_runs: BetweenRuns::Tied("what was sent as rows can't be sent again as messages"),
+};
 /// `adopt` in `[target]` of Milvus
 pub static TARGET_ADOPT: Key = Key {
     table: "target",
@@ -597,7 +613,8 @@ pub static TARGET_ADOPT: Key = Key {
     default: Default::Value("false"),
     meaning: "Whether collections that are already on the target, and that this pipeline did not create, may be \
               written to if their schema matches. Without it they are a conflict, reported before anything is \
-              written.",
+              written. With `mode = \"replicate\"` it needs a `start` that is `latest` or a time, since messages that the \
+              target has already would be there twice.",
     example: "true",
     between_runs: BetweenRuns::Free,
 };
@@ -877,7 +894,7 @@ pub static TABLES: [&Table; 17] = [
 ];
 
 /// All keys, by table.
-pub static KEYS: [&Key; 64] = [
+pub static KEYS: [&Key; 65] = [
     &NAME,
     &STATE_DIR,
     &SOURCE_ETCD,
@@ -917,6 +934,7 @@ pub static KEYS: [&Key; 64] = [
     &TARGET_TYPE,
     &TARGET_URI,
     &TARGET_TOKEN,
+    &TARGET_MODE,
     &TARGET_ADOPT,
     &TARGET_CONNECT_TIMEOUT,
     &TARGET_TLS_KEYS.ca,

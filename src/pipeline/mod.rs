@@ -219,10 +219,29 @@ pub struct MilvusTarget {
     pub token: Option<Secret>,
     /// TLS beyond what the URI says.
     pub tls: Option<Tls>,
+    /// How it is written.
+    pub mode: TargetMode,
     /// Whether collections that are already there may be written to if their schema matches.
     pub adopt: bool,
     /// How long connecting may take.
     pub connect_timeout: Duration,
+}
+
+/// `mode` in `[target]` of Milvus
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetMode {
+    /// By Insert, Upsert and Delete.
+    #[default]
+    Write,
+    /// As a standby, by ReplicateMessage.
+    Replicate,
+}
+
+impl TargetConfig {
+    /// Whether it is a standby that gets the source's messages.
+    pub fn is_standby(&self) -> bool {
+        matches!(self, TargetConfig::Milvus(target) if target.mode == TargetMode::Replicate)
+    }
 }
 
 impl MilvusTarget {

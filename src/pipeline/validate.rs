@@ -6,7 +6,7 @@ use http::Uri;
 
 use super::keys::{self, TlsKeys};
 use super::reader::{Objection, Reader, Section};
-use super::{Delivery, Select, StartAt, select};
+use super::{Delivery, Select, StartAt, TargetConfig, select};
 use crate::milvus::channel::VChannel;
 use crate::milvus::position::MsgPosition;
 use crate::milvus::tso::Tso;
@@ -241,6 +241,17 @@ pub(super) fn delivery(reader: &mut Reader<'_>, section: &Section<'_>, delivery:
         let message = "is less than twice \"batch\"".to_owned();
         let key = &keys::DELIVERY_MEMORY;
         reader.object(section, key, (message, "raise memory, or lower batch".to_owned()));
+    }
+}
+
+/// A standby may take over collections only if it does not get again what they hold.
+pub(super) fn standby(reader: &mut Reader<'_>, section: &Section<'_>, start: StartAt, target: &TargetConfig) {
+    let adopts = matches!(target, TargetConfig::Milvus(milvus) if milvus.adopt);
+    if adopts && target.is_standby() && matches!(start, StartAt::Collection | StartAt::Earliest) {
+        let message = "goes with mode = \"replicate\" only where a start is set".to_owned();
+        let hint = "set start in [source] to \"latest\" or to the time up to which the target has everything, \
+                    or remove adopt";
+        reader.object(section, &keys::TARGET_ADOPT, (message, hint.to_owned()));
     }
 }
 

@@ -1,6 +1,8 @@
 //! The connection to a Milvus: addresses, credentials, versions, and making calls.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,6 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::milvus::proto::common::{ClientInfo, Status};
 use crate::milvus::proto::milvus::milvus_service_client::MilvusServiceClient;
 use crate::milvus::proto::milvus::{ConnectRequest, GetVersionRequest};
+use crate::milvus::tso::Tso;
 use crate::ownership::Fence;
 use crate::pipeline::{MilvusServer, Secret, Tls};
 
@@ -40,6 +43,8 @@ pub(crate) struct Client {
     role: Role,
     uri: String,
     version: Version,
+    /// The time that questions go by, of a server whose own time says nothing.
+    clock: Option<Arc<AtomicU64>>,
 }
 
 /// Which side of the pipeline a server is.
@@ -85,6 +90,7 @@ pub(crate) type Rpc = MilvusServiceClient<InterceptedService<Channel, Gate>>;
 pub(crate) enum RowCall {
     Insert,
     Upsert,
+    ReplicateMessage,
 }
 
 impl Client {
@@ -106,7 +112,17 @@ impl Client {
             .map_err(at)?;
         let service = InterceptedService::new(channel, gate);
         let version = hello(&service, target.connect_timeout).await.map_err(at)?;
-        Ok(Client { service, role, uri: target.uri.clone(), version })
+        Ok(Client { service, role, uri: target.uri.clone(), version, clock: None })
+    }
+
+    /// The same, but [`Client::time`] is that of `clock`.
+    pub(crate) fn by_clock(self, clock: Arc<AtomicU64>) -> Client {
+        Client { clock: Some(clock), ..self }
+    }
+
+    /// The time that questions go by, if that is not the server's own.
+    pub(super) fn clock(&self) -> Option<Tso> {
+        self.clock.as_ref().map(|clock| Tso(clock.load(Ordering::Acquire).max(1)))
     }
 
     /// Which side it is.
@@ -148,6 +164,7 @@ impl Client {
         let path = PathAndQuery::from_static(match call {
             RowCall::Insert => "/milvus.proto.milvus.MilvusService/Insert",
             RowCall::Upsert => "/milvus.proto.milvus.MilvusService/Upsert",
+            RowCall::ReplicateMessage => "/milvus.proto.milvus.MilvusService/ReplicateMessage",
         });
         let mut grpc = self.grpc();
         let sent = async {
@@ -309,7 +326,8 @@ impl Interceptor for Gate {
     }
 }
 
-/// What is of interest in a `milvus.MutationResult`. It also holds the keys of all rows, which are skipped.
+/// What is of interest in a `milvus.MutationResult`, which also holds the keys of all rows, and in a
+/// `milvus.ReplicateMessageResponse`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct RowsAnswer {
     #[prost(message, optional, tag = "1")]

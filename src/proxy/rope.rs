@@ -63,6 +63,17 @@ impl Rope {
         }
     }
 
+    /// `bytes`, without a copy unless they are few.
+    pub(crate) fn shared(&mut self, bytes: Bytes) {
+        if bytes.len() < COPIED {
+            self.write(|open| open.extend_from_slice(&bytes));
+        } else {
+            self.close();
+            self.len += bytes.len();
+            self.pieces.push(bytes);
+        }
+    }
+
     /// `bytes` as they are.
     pub(crate) fn raw(&mut self, bytes: Vec<u8>) {
         if bytes.len() < COPIED {

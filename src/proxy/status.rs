@@ -100,6 +100,11 @@ fn by_reason(status: &Status, effect: Effect) -> Kind {
     if reason.starts_with("database:") && reason.ends_with("not found") {
         return Kind::NotFound;
     }
+    // ReplicateMessage finds segments for its inserts before it writes anything, and finds none for rows of more than two
+    // seconds ahead of the server's clock.
+    if reason.starts_with("getSegmentID failed") {
+        return Kind::Unavailable;
+    }
     // Not enough query nodes for the replicas asked for: somebody may add some.
     if reason.contains("nodes not enough") {
         return Kind::Exhausted;

@@ -6,13 +6,17 @@ use std::time::Duration;
 use arrow_array::{ArrayRef, RecordBatch};
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
+use crate::milvus::change::Message;
+use crate::milvus::channel::VChannel;
+use crate::milvus::tso::Tso;
 use crate::ownership::Fence;
 use crate::pipeline::TargetConfig;
 
 pub mod milvus;
 pub mod null;
+pub mod replicate;
 
 /// A target.
 ///
@@ -41,6 +45,25 @@ pub trait Sink: Send + Sync + 'static {
 
     /// What it is, for logs and `check`: e.g. `Milvus v2.3.5 at http://127.0.0.1:19530`.
     fn describe(&self) -> String;
+
+    /// An earlier run brought these collections about, and everything up to `frontier`. Called once, before anything is
+    /// written.
+    async fn resume(&self, _applied: &Catalog, _frontier: Option<Tso>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Everything up to `frontier` is on the target, and the checkpoint says so durably. Never blocks.
+    fn committed(&self, _frontier: Tso) {}
+
+    /// Why the target can't be written any more, if [`Sink::committed`] has found that out.
+    fn failed(&self) -> Option<Error> {
+        None
+    }
+
+    /// Waits until what [`Sink::committed`] has set off is done, for `within` at most.
+    async fn settle(&self, _within: Duration) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a name stands for on the target.
@@ -72,12 +95,28 @@ pub enum Operation {
     Upsert(Vec<RecordBatch>),
     /// Remove the rows with these keys: `Int64Array` or `StringViewArray`.
     Delete(ArrayRef),
+    /// Put these messages of a shard of the source into the log of the target's shard. Only for a [standby](replicate).
+    Messages(VChannel, Vec<Forwarded>),
+}
+
+/// A message of the source's log for a standby.
+#[derive(Clone, Debug)]
+pub struct Forwarded {
+    /// The latest time of its rows.
+    pub ts: Tso,
+    /// Its partition by name; `None` in a delete from all partitions.
+    pub partition: Option<Arc<str>>,
+    /// The message.
+    pub message: Message,
 }
 
 /// Connects to the target that a pipeline file names. The one place where sinks are registered.
 /// Whatever is written asks `fence` before.
 pub async fn connect(config: &TargetConfig, fence: Fence) -> Result<Arc<dyn Sink>> {
     match config {
+        TargetConfig::Milvus(standby) if config.is_standby() => {
+            Ok(Arc::new(replicate::ReplicateSink::connect(standby, fence).await?))
+        }
         TargetConfig::Milvus(config) => Ok(Arc::new(milvus::MilvusSink::connect(config, fence).await?)),
         TargetConfig::Null => Ok(Arc::new(null::NullSink)),
     }

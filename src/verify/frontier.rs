@@ -1,6 +1,8 @@
 //! The pipeline's frontier, watched from outside while it runs.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -16,6 +18,7 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// F as the state folder says it.
 pub(super) struct Frontier {
+    clock: Arc<AtomicU64>,
     folder: PathBuf,
     pipeline: Pipeline,
     seen: Mutex<Seen>,
@@ -50,7 +53,9 @@ impl Frontier {
         let now = Instant::now();
         let stillness = Stillness { patience, last: None, since: now, moved: false };
         let seen = Seen { frontier: None, looked: now, stillness };
+        let clock = Arc::default();
         let frontier = Frontier {
+            clock,
             folder: pipeline.state_dir.clone(),
             pipeline: pipeline.clone(),
             seen: Mutex::new(seen),
@@ -97,9 +102,17 @@ impl Frontier {
 
     async fn look(&self) -> Result<Option<Tso>> {
         let (folder, pipeline) = (self.folder.clone(), self.pipeline.clone());
-        tokio::task::spawn_blocking(move || checkpoint::peek(&folder, &pipeline)).await.map_err(|cause| {
+        let looking = tokio::task::spawn_blocking(move || checkpoint::peek(&folder, &pipeline));
+        let found = looking.await.map_err(|cause| {
             Error::new(Kind::Internal, "looking at the state folder failed").caused_by(cause)
-        })?
+        })??;
+        self.clock.store(found.unwrap_or(Tso::ZERO).0, Ordering::Release);
+        Ok(found)
+    }
+
+    /// F as it was last seen: the time of a standby, which gets to know F and nothing later.
+    pub(super) fn clock(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.clock)
     }
 }
 

@@ -33,7 +33,7 @@ use self::unit::{PageSize, Unit, is_gone};
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::CollectionName;
 use crate::ownership::Fence;
-use crate::pipeline::{MilvusServer, Pipeline, Select, TargetConfig};
+use crate::pipeline::{MilvusServer, Pipeline, Select, TargetConfig, TargetMode};
 use crate::progress::Work;
 use crate::proxy::{Client, Role};
 use crate::sources::catalog::CatalogSource;
@@ -78,6 +78,7 @@ pub struct Options {
 struct Context {
     source: Client,
     target: Client,
+    mode: TargetMode,
     frontier: Frontier,
     meter: Arc<Work>,
     differences: Mutex<Vec<Difference>>,
@@ -118,11 +119,16 @@ pub async fn verify(pipeline: &Pipeline, options: &Options, meter: Arc<Work>) ->
     let frontier = Frontier::new(pipeline, options.patience).await?;
     let selected = Arc::clone(&select);
     let catalog = CatalogSource::connect(&pipeline.source, move |name| selected(name)).await?;
-    let target = Client::connect(&target.server(), Role::Target, Fence::open()).await?;
+    let mode = target.mode;
+    let mut target = Client::connect(&target.server(), Role::Target, Fence::open()).await?;
+    if pipeline.target.is_standby() {
+        target = target.by_clock(frontier.clock());
+    }
     let source = connect_source(pipeline, &catalog).await?;
     let context = Arc::new(Context {
         source,
         target,
+        mode,
         frontier,
         meter,
         differences: Mutex::default(),
@@ -209,7 +215,8 @@ impl<S: Fn(&CollectionName) -> bool + Send + Sync> Verification<S> {
 
     async fn plan(&self) -> Result<Plan> {
         let catalog = self.catalog.read().await?.catalog;
-        plan::plan(&catalog, &self.context.source, &self.context.target, &*self.select).await
+        let Context { source, target, mode, .. } = &*self.context;
+        plan::plan(&catalog, source, target, *mode, &*self.select).await
     }
 
     /// The plan once the pipeline has brought about what was to be brought about. (Indexes and load states have no place

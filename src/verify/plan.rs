@@ -9,6 +9,7 @@ use crate::milvus::columns::vector_size;
 use crate::milvus::proto::common::LoadState;
 use crate::milvus::proto::milvus::DescribeCollectionResponse;
 use crate::milvus::proto::schema::DataType;
+use crate::pipeline::TargetMode;
 use crate::proxy::{Client, Role};
 use crate::sinks::milvus::compare;
 
@@ -68,6 +69,7 @@ pub(super) async fn plan(
     catalog: &Catalog,
     source: &Client,
     target: &Client,
+    mode: TargetMode,
     select: &(dyn Fn(&CollectionName) -> bool + Send + Sync),
 ) -> Result<Plan> {
     let mut plan = Plan::new();
@@ -91,7 +93,7 @@ pub(super) async fn plan(
             return Err(strange_proxy(source, name));
         }
         let at_target = find(target, name).await?;
-        plan.insert(name.clone(), pair(collection, &at_source, at_target.as_ref()));
+        plan.insert(name.clone(), pair(collection, &at_source, at_target.as_ref(), mode));
     }
     let first = catalog.collections.values().next();
     if let Some(first) = first.filter(|_| plan.values().all(|plan| plan.is_missing_at_proxy)) {
@@ -169,10 +171,10 @@ fn alone(name: &CollectionName, found: &Found, role: Role) -> CollectionPlan {
 }
 
 /// The plan for one collection of the source.
-fn pair(collection: &Collection, source: &Found, target: Option<&Found>) -> CollectionPlan {
+fn pair(collection: &Collection, source: &Found, target: Option<&Found>, mode: TargetMode) -> CollectionPlan {
     let Some(target) = target else { return alone(&collection.name, source, Role::Source) };
     let mut plan = CollectionPlan {
-        problems: compare::differences(collection, &target.described),
+        problems: compare::differences(collection, &target.described, mode),
         is_loading: source.loaded.is_loading || target.loaded.is_loading,
         ..Default::default()
     };

@@ -54,6 +54,23 @@ pub struct Delete {
     pub keys: ArrayRef,
 }
 
+/// What a message says of itself, without its columns.
+#[derive(Clone, Debug)]
+pub struct Label {
+    /// Milvus' id of the message (`base.msgID`), 0 if it has none.
+    pub message_id: i64,
+    /// The shard.
+    pub vchannel: VChannel,
+    /// The collection.
+    pub collection: CollectionId,
+    /// The partition, or [`PartitionId::ALL`].
+    pub partition: PartitionId,
+    /// When its rows were written or deleted.
+    pub timestamps: Timestamps,
+    /// Number of rows or keys.
+    pub rows: usize,
+}
+
 /// The times of a message's rows. Milvus 2.3 to 2.5 gives all rows of a message one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Timestamps {
@@ -223,6 +240,34 @@ impl Decoder {
             partition_name: self.partition_name(header.partition_name)?,
             timestamps: timestamps.into_timestamps()?,
             keys,
+        })
+    }
+
+    /// Reads what a `msg.InsertRequest` or `msg.DeleteRequest` says of itself, and nothing of its columns.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the shard.
+    pub fn label(&mut self, payload: &Bytes) -> Result<Label> {
+        let mut header = Header::default();
+        self.read_label(payload, &mut header).map_err(|error| error.context(header.place("a")))
+    }
+
+    fn read_label<'a>(&mut self, payload: &'a Bytes, header: &mut Header<'a>) -> Result<Label> {
+        let mut timestamps = Numbers::default();
+        for field in fields(payload) {
+            match field? {
+                (10, value) => timestamps.push(value)?,
+                (number, value) => header.read(number, value)?,
+            }
+        }
+        let rows = timestamps.count();
+        Ok(Label {
+            message_id: header.message_id,
+            vchannel: self.vchannel(header.vchannel)?,
+            collection: CollectionId(header.collection),
+            partition: PartitionId(header.partition),
+            timestamps: timestamps.into_timestamps()?,
+            rows,
         })
     }
 

@@ -31,7 +31,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType as ArrowType, Field};
 
 pub use answer::query_answer;
-pub use decode::{Decoder, Delete, Insert, Timestamps};
+pub use decode::{Decoder, Delete, Insert, Label, Timestamps};
 
 use super::proto::schema::DataType;
 use crate::error::{Error, Kind, Result};

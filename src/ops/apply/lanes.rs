@@ -488,6 +488,7 @@ impl Work {
                 Operation::Insert(_) => "insert",
                 Operation::Upsert(_) => "upsert",
                 Operation::Delete(_) => "delete",
+                Operation::Messages(..) => "replicate",
             },
         }
     }

@@ -267,7 +267,7 @@ fn a_key_in_the_wrong_place_is_told_the_right_one() {
     );
     assert_eq!(
         wrong("uri =", "zzz = 3\nuri ="),
-        "p.toml:15:1: unknown key \"zzz\" in [target]\n  hint: known here: type, uri, token, adopt, connect_timeout, tls"
+        "p.toml:15:1: unknown key \"zzz\" in [target]\n  hint: known here: type, uri, token, mode, adopt, connect_timeout, tls"
     );
 }
 

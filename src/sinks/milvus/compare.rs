@@ -9,22 +9,25 @@ use crate::milvus::catalog::{Catalog, Collection, Field};
 use crate::milvus::proto::common::KeyValuePair;
 use crate::milvus::proto::milvus::DescribeCollectionResponse;
 use crate::milvus::proto::schema::{CollectionSchema, DataType, FieldSchema, ValueField};
+use crate::pipeline::TargetMode;
 use crate::proxy::Version;
 
 /// The type parameters that decide which values a field takes. Others (`mmap.enabled`, …) are about its storage.
 const LIMITS: [&str; 3] = ["dim", "max_length", "max_capacity"];
 
 /// The schema to create `collection` with. Its key is a plain one, also where the source makes it up itself: rows
-/// come with the source's keys. `$meta` is not listed but asked for by `enable_dynamic_field`.
+/// come with the source's keys. Only a standby gets a key like the source's, since messages bring it along. `$meta` is not
+/// listed but asked for by `enable_dynamic_field`.
 ///
 /// # Errors
 /// `Corrupt` if a default value can't be read.
-pub(super) fn schema(collection: &Collection) -> Result<CollectionSchema> {
+pub(super) fn schema(collection: &Collection, mode: TargetMode) -> Result<CollectionSchema> {
     let fields = collection.schema.fields.iter().filter(|field| !field.dynamic);
     let fields = fields
-        .map(|field| field_schema(field).map_err(|error| error.context(&collection.name)))
+        .map(|field| field_schema(field, mode).map_err(|error| error.context(&collection.name)))
         .collect::<Result<Vec<_>>>()?;
     Ok(CollectionSchema {
+        auto_id: fields.iter().any(|field| field.auto_id),
         name: collection.name.collection.clone(),
         description: collection.schema.description.clone(),
         fields,
@@ -33,7 +36,7 @@ pub(super) fn schema(collection: &Collection) -> Result<CollectionSchema> {
     })
 }
 
-fn field_schema(field: &Field) -> Result<FieldSchema> {
+fn field_schema(field: &Field, mode: TargetMode) -> Result<FieldSchema> {
     let default_value = match &field.default_value {
         Some(bytes) => Some(ValueField::decode(&**bytes).map_err(|error| {
             let message = format!("the default value of field `{}` can't be read", field.name);
@@ -45,6 +48,7 @@ fn field_schema(field: &Field) -> Result<FieldSchema> {
         field_id: field.id,
         name: field.name.clone(),
         is_primary_key: field.primary_key,
+        auto_id: field.auto_id && mode == TargetMode::Replicate,
         description: field.description.clone(),
         data_type: field.data_type,
         type_params: pairs(&field.type_params),
@@ -70,7 +74,11 @@ pub(super) fn pairs(map: &BTreeMap<String, String>) -> Vec<KeyValuePair> {
 }
 
 /// How what stands on the target differs from `wanted`, each difference in words; none if rows fit.
-pub(crate) fn differences(wanted: &Collection, described: &DescribeCollectionResponse) -> Vec<String> {
+pub(crate) fn differences(
+    wanted: &Collection,
+    described: &DescribeCollectionResponse,
+    mode: TargetMode,
+) -> Vec<String> {
     let mut out = Vec::new();
     let empty = CollectionSchema::default();
     let found = described.schema.as_ref().unwrap_or(&empty);
@@ -85,7 +93,7 @@ pub(crate) fn differences(wanted: &Collection, described: &DescribeCollectionRes
     }
     for field in wanted.schema.fields.iter().filter(|field| !field.dynamic) {
         match found.fields.iter().find(|found| found.name == field.name) {
-            Some(found) => field_differences(field, found, &mut out),
+            Some(found) => field_differences(field, found, mode, &mut out),
             None => out.push(format!("it has no field `{}`", field.name)),
         }
     }
@@ -98,8 +106,11 @@ pub(crate) fn differences(wanted: &Collection, described: &DescribeCollectionRes
     out
 }
 
-fn field_differences(wanted: &Field, found: &FieldSchema, out: &mut Vec<String>) {
+fn field_differences(wanted: &Field, found: &FieldSchema, mode: TargetMode, out: &mut Vec<String>) {
     let name = &wanted.name;
+    if mode == TargetMode::Replicate && found.field_id != wanted.id {
+        out.push(format!("its field `{name}` has the id {}, the source's has {}", found.field_id, wanted.id));
+    }
     if found.data_type != wanted.data_type {
         let (found, wanted) = (type_name(found.data_type), type_name(wanted.data_type));
         out.push(format!("its field `{name}` is {found}, the source's is {wanted}"));
@@ -127,7 +138,9 @@ fn field_differences(wanted: &Field, found: &FieldSchema, out: &mut Vec<String>)
     flag(found.is_partition_key, wanted.partition_key, "the partition key");
     flag(found.nullable, wanted.nullable, "nullable");
     flag(found.is_function_output, wanted.function_output, "computed by a function");
-    if found.auto_id {
+    if mode == TargetMode::Replicate {
+        flag(found.auto_id, wanted.auto_id, "made up by the server (autoID)");
+    } else if found.auto_id {
         out.push(format!(
             "its key `{name}` is made up by the server (autoID), so it can't take the source's keys"
         ));
@@ -235,7 +248,7 @@ mod tests {
 
     fn described(wanted: &Collection) -> DescribeCollectionResponse {
         DescribeCollectionResponse {
-            schema: Some(schema(wanted).unwrap()),
+            schema: Some(schema(wanted, TargetMode::Write).unwrap()),
             shards_num: wanted.shards,
             ..Default::default()
         }
@@ -244,12 +257,31 @@ mod tests {
     #[test]
     fn what_this_sink_creates_has_no_differences_and_takes_given_keys() {
         let wanted = wanted();
-        let schema = schema(&wanted).unwrap();
+        let schema = schema(&wanted, TargetMode::Write).unwrap();
         assert_eq!(schema.fields.len(), 2);
         assert!(schema.enable_dynamic_field && !schema.auto_id && !schema.fields[0].auto_id);
         assert_eq!(schema.description, "words");
         assert_eq!(schema.fields[1].description, "about v");
-        assert_eq!(differences(&wanted, &described(&wanted)), Vec::<String>::new());
+        assert_eq!(differences(&wanted, &described(&wanted), TargetMode::Write), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_standby_makes_up_keys_as_the_source_does_and_has_its_field_ids() {
+        let wanted = wanted();
+        let mut found = described(&wanted);
+        assert_eq!(
+            differences(&wanted, &found, TargetMode::Replicate),
+            ["its field `id` is not made up by the server (autoID), the source's is"]
+        );
+        let schema = schema(&wanted, TargetMode::Replicate).unwrap();
+        assert!(schema.auto_id && schema.fields[0].auto_id);
+        found.schema = Some(schema);
+        assert_eq!(differences(&wanted, &found, TargetMode::Replicate), Vec::<String>::new());
+        found.schema.as_mut().unwrap().fields[1].field_id = 105;
+        assert_eq!(
+            differences(&wanted, &found, TargetMode::Replicate),
+            ["its field `v` has the id 105, the source's has 101"]
+        );
     }
 
     #[test]
@@ -263,7 +295,7 @@ mod tests {
         schema.fields[1].type_params[0].value = "16".into();
         schema.fields.push(FieldSchema { name: "more".into(), data_type: 5, ..Default::default() });
         assert_eq!(
-            differences(&wanted, &found),
+            differences(&wanted, &found, TargetMode::Write),
             [
                 "it has no dynamic fields, the source has",
                 "it has 1 shards, the source has 2",
@@ -275,7 +307,7 @@ mod tests {
         let schema = found.schema.as_mut().unwrap();
         schema.fields.remove(1);
         schema.fields[0].data_type = DataType::VarChar as i32;
-        let told = differences(&wanted, &found);
+        let told = differences(&wanted, &found, TargetMode::Write);
         assert!(told.contains(&"its field `id` is VarChar, the source's is Int64".into()), "{told:?}");
         assert!(told.contains(&"it has no field `v`".into()), "{told:?}");
     }

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use super::compare;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::{self, Point};
-use crate::milvus::catalog::{Collection, CollectionName, Database, Ddl, Index, Load};
-use crate::milvus::proto::common::LoadState;
+use crate::milvus::catalog::{Collection, CollectionName, Database, Ddl, Index, Load, Partition};
+use crate::milvus::proto::common::{LoadState, MsgBase, ReplicateInfo};
 use crate::milvus::proto::milvus as pb;
+use crate::milvus::tso::Tso;
+use crate::pipeline::TargetMode;
 use crate::proxy::{Client, none_if_missing, request};
 use prost::Message as _;
 
@@ -31,8 +33,8 @@ const DEFAULT_PARTITION: &str = "_default";
 /// # Errors
 /// `Conflict` if something else stands under the name, `Refused` if the server says no, also if it says so in words
 /// that don't tell whether it always will, but keeps saying it.
-pub(super) async fn apply(client: &Client, ddl: &Ddl, deadline: Duration) -> Result<()> {
-    let steps = Steps { client, deadline };
+pub(super) async fn apply(client: &Client, ddl: &Ddl, deadline: Duration, mode: TargetMode) -> Result<()> {
+    let steps = Steps { client, deadline, mode };
     patiently(|| steps.apply(ddl)).await
 }
 
@@ -80,6 +82,8 @@ struct Steps<'a> {
     client: &'a Client,
     /// How long each call may take.
     deadline: Duration,
+    /// A standby gets the times of the source: it skips rows that are earlier than their collection.
+    mode: TargetMode,
 }
 
 impl Steps<'_> {
@@ -89,9 +93,7 @@ impl Steps<'_> {
             Ddl::DropDatabase { name, .. } => self.drop_database(name).await,
             Ddl::CreateCollection(collection) => self.create_collection(collection).await,
             Ddl::DropCollection { name, .. } => self.drop_collection(name).await,
-            Ddl::CreatePartition { name, partition, .. } => {
-                self.create_partition(name, &partition.name).await
-            }
+            Ddl::CreatePartition { name, partition, .. } => self.create_partition(name, partition).await,
             Ddl::DropPartition { name, partition, .. } => self.drop_partition(name, partition).await,
             Ddl::CreateIndex { name, index, .. } => self.create_index(name, index).await,
             Ddl::DropIndex { name, index, .. } => self.drop_index(name, index).await,
@@ -155,12 +157,12 @@ impl Steps<'_> {
             let message = pb::CreateCollectionRequest {
                 db_name: name.database.clone(),
                 collection_name: name.collection.clone(),
-                schema: compare::schema(collection)?.encode_to_vec(),
+                base: self.base(collection.created),
+                schema: compare::schema(collection, self.mode)?.encode_to_vec(),
                 shards_num: collection.shards,
                 consistency_level: collection.consistency_level,
                 properties: compare::properties(&collection.properties),
                 num_partitions: if collection.has_partition_key() { partition_count } else { 0 },
-                ..Default::default()
             };
             let what = format!("creating collection {name}");
             self.client
@@ -178,7 +180,7 @@ impl Steps<'_> {
                 format!("collection {name} was created at {} but is not there", self.client.uri()),
             ));
         };
-        let differences = compare::differences(collection, &described);
+        let differences = compare::differences(collection, &described, self.mode);
         if !differences.is_empty() {
             let message = format!(
                 "collection {name} at {} is another one: {}",
@@ -191,10 +193,17 @@ impl Steps<'_> {
         }
         if !collection.has_partition_key() {
             for partition in collection.partitions.values() {
-                self.create_partition(name, &partition.name).await?;
+                self.create_partition(name, partition).await?;
             }
         }
         Ok(())
+    }
+
+    fn base(&self, created: Tso) -> Option<MsgBase> {
+        (self.mode == TargetMode::Replicate).then(|| MsgBase {
+            replicate_info: Some(ReplicateInfo { is_replicate: true, msg_timestamp: created.0 }),
+            ..Default::default()
+        })
     }
 
     async fn drop_collection(&self, name: &CollectionName) -> Result<()> {
@@ -213,7 +222,9 @@ impl Steps<'_> {
         self.until(&what, || async { Ok(self.client.describe(name).await?.is_none()) }).await
     }
 
-    async fn create_partition(&self, name: &CollectionName, partition: &str) -> Result<()> {
+    async fn create_partition(&self, name: &CollectionName, partition: &Partition) -> Result<()> {
+        let created = partition.created;
+        let partition = partition.name.as_str();
         let is_there = || async {
             let partitions = self.client.partitions(name).await?.ok_or_else(|| {
                 Error::new(Kind::NotFound, format!("collection {name} is not there at {}", self.client.uri()))
@@ -224,10 +235,10 @@ impl Steps<'_> {
             return Ok(());
         }
         let message = pb::CreatePartitionRequest {
+            base: self.base(created),
             db_name: name.database.clone(),
             collection_name: name.collection.clone(),
             partition_name: partition.to_owned(),
-            ..Default::default()
         };
         let what = format!("creating partition {partition} of {name}");
         self.client

@@ -18,7 +18,7 @@ use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
 use crate::milvus::proto::milvus as pb;
 use crate::ownership::Fence;
-use crate::pipeline::MilvusTarget;
+use crate::pipeline::{MilvusTarget, TargetMode};
 use crate::proxy::expression;
 use crate::proxy::status::{self, Effect};
 use crate::proxy::{Client, MAX_REQUEST, Role, RowCall, answer, request};
@@ -26,6 +26,7 @@ use crate::proxy::{Client, MAX_REQUEST, Role, RowCall, answer, request};
 /// A Milvus 2.3, 2.4 or 2.5.
 pub struct MilvusSink {
     client: Client,
+    mode: TargetMode,
 }
 
 impl MilvusSink {
@@ -34,7 +35,13 @@ impl MilvusSink {
     /// # Errors
     /// `Unavailable`, `Denied`, `Version`, or `PipelineFile` for settings that can't be used; all name the address.
     pub async fn connect(config: &MilvusTarget, fence: Fence) -> Result<MilvusSink> {
-        Ok(MilvusSink { client: Client::connect(&config.server(), Role::Target, fence).await? })
+        let client = Client::connect(&config.server(), Role::Target, fence).await?;
+        Ok(MilvusSink { client, mode: config.mode })
+    }
+
+    /// The connection.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Sends rows, in more than one request if they are too large for one.
@@ -135,11 +142,14 @@ impl Sink for MilvusSink {
             Operation::Insert(batches) => self.write_rows(RowCall::Insert, write, batches, end).await,
             Operation::Upsert(batches) => self.write_rows(RowCall::Upsert, write, batches, end).await,
             Operation::Delete(keys) => self.delete(write, keys, end).await,
+            Operation::Messages(..) => {
+                Err(Error::new(Kind::Internal, "messages go to a standby, and this target is none"))
+            }
         }
     }
 
     async fn apply(&self, ddl: &Ddl, deadline: Duration) -> Result<()> {
-        ddl::apply(&self.client, ddl, deadline).await
+        ddl::apply(&self.client, ddl, deadline, self.mode).await
     }
 
     async fn find(&self, name: &CollectionName) -> Result<Found> {
@@ -149,7 +159,7 @@ impl Sink for MilvusSink {
 
     async fn differences(&self, wanted: &Collection) -> Result<Vec<String>> {
         match ddl::describe(&self.client, &wanted.name).await? {
-            Some(described) => Ok(compare::differences(wanted, &described)),
+            Some(described) => Ok(compare::differences(wanted, &described, self.mode)),
             None => Ok(vec![format!("collection {} does not exist", wanted.name)]),
         }
     }

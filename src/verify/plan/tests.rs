@@ -79,7 +79,7 @@ fn found(of: &Collection) -> Found {
 #[test]
 fn two_that_are_alike_are_compared_by_partition_over_all_fields() {
     let source = collection();
-    let plan = pair(&source, &found(&source), Some(&found(&source)));
+    let plan = pair(&source, &found(&source), Some(&found(&source)), TargetMode::Write);
     let partitions: Vec<_> = plan.units.iter().map(|unit| unit.partition.as_deref().unwrap()).collect();
     assert_eq!(partitions, ["_default", "p"]);
     let unit = &plan.units[0];
@@ -94,7 +94,7 @@ fn with_a_partition_key_it_is_compared_as_a_whole() {
     source.schema.fields[0].partition_key = true;
     let mut loaded = found(&source);
     loaded.loaded.partitions.clear();
-    let plan = pair(&source, &loaded, Some(&loaded));
+    let plan = pair(&source, &loaded, Some(&loaded), TargetMode::Write);
     assert_eq!(plan.units.len(), 1);
     assert_eq!(plan.units[0].partition, None);
 }
@@ -102,7 +102,7 @@ fn with_a_partition_key_it_is_compared_as_a_whole() {
 #[test]
 fn what_is_on_one_side_only_is_a_difference() {
     let source = collection();
-    let plan = pair(&source, &found(&source), None);
+    let plan = pair(&source, &found(&source), None, TargetMode::Write);
     assert_eq!(plan.problems, ["it is on the source only"]);
     assert!(plan.units.is_empty() && plan.is_unsettled);
 
@@ -110,7 +110,7 @@ fn what_is_on_one_side_only_is_a_difference() {
     target.partitions.remove("p");
     target.partitions.insert("q".into());
     target.loaded.partitions = target.partitions.clone();
-    let plan = pair(&source, &found(&source), Some(&target));
+    let plan = pair(&source, &found(&source), Some(&target), TargetMode::Write);
     assert_eq!(plan.problems, ["partition p is on the source only", "partition q is on the target only"]);
     let only: Vec<_> = plan.lone.iter().map(|lone| (lone.only, lone.loaded.clone())).collect();
     assert_eq!(only, [(Some(Role::Source), vec![Role::Source]), (Some(Role::Target), vec![Role::Target])]);
@@ -122,13 +122,13 @@ fn what_is_not_loaded_is_a_gap_and_may_pass_if_only_the_target_lacks_it() {
     let source = collection();
     let mut part = found(&source);
     part.loaded.partitions.remove("p");
-    let plan = pair(&source, &found(&source), Some(&part));
+    let plan = pair(&source, &found(&source), Some(&part), TargetMode::Write);
     assert_eq!(plan.gaps, ["partition p is not loaded on the target, so its rows can't be queried"]);
     assert!(plan.is_unsettled && plan.problems.is_empty());
-    let plan = pair(&source, &part, Some(&found(&source)));
+    let plan = pair(&source, &part, Some(&found(&source)), TargetMode::Write);
     assert_eq!(plan.gaps, ["partition p is not loaded on the source, so its rows can't be queried"]);
     assert!(!plan.is_unsettled);
-    let plan = pair(&source, &part, Some(&part));
+    let plan = pair(&source, &part, Some(&part), TargetMode::Write);
     assert_eq!(plan.gaps, ["partition p is not loaded on either side, so its rows can't be queried"]);
     assert!(!plan.is_unsettled);
     assert_eq!(plan.units.len(), 1);
@@ -141,12 +141,12 @@ fn only_columns_of_one_type_are_compared_and_nothing_without_the_key() {
     let schema = target.described.schema.as_mut().unwrap();
     schema.fields[0].data_type = DataType::Int64 as i32;
     schema.enable_dynamic_field = false;
-    let plan = pair(&source, &found(&source), Some(&target));
+    let plan = pair(&source, &found(&source), Some(&target), TargetMode::Write);
     assert_eq!(plan.problems.len(), 2, "{:?}", plan.problems);
     assert_eq!(plan.units[0].fields, ["k", "v"]);
 
     target.described.schema.as_mut().unwrap().fields[1].data_type = DataType::VarChar as i32;
-    let plan = pair(&source, &found(&source), Some(&target));
+    let plan = pair(&source, &found(&source), Some(&target), TargetMode::Write);
     assert!(plan.units.is_empty());
     assert_eq!(plan.gaps, ["the rows, since the key `k` is not the same on both sides"]);
 }
@@ -157,7 +157,7 @@ fn what_is_computed_or_unknown_or_runs_out_is_told() {
     source.schema.fields[2].function_output = true;
     source.schema.fields[0].data_type = 99;
     source.properties.insert("collection.ttl.seconds".into(), "60".into());
-    let plan = pair(&source, &found(&source), Some(&found(&source)));
+    let plan = pair(&source, &found(&source), Some(&found(&source)), TargetMode::Write);
     assert_eq!(plan.units[0].fields, ["k", "$meta"]);
     assert_eq!(plan.notes.len(), 2, "{:?}", plan.notes);
     assert_eq!(plan.gaps, ["field `a`, whose type is not known (99)"]);
