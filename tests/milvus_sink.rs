@@ -45,6 +45,7 @@ fn target(uri: &str) -> MilvusTarget {
         tls: None,
         adopt: false,
         connect_timeout: Duration::from_secs(5),
+        names: Default::default(),
     }
 }
 

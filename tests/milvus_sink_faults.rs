@@ -207,6 +207,7 @@ fn target(uri: &str) -> MilvusTarget {
         tls: None,
         adopt: false,
         connect_timeout: Duration::from_secs(2),
+        names: Default::default(),
     }
 }
 

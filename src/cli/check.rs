@@ -10,7 +10,7 @@ use crate::dataflow::credits::Credits;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::Catalog;
 use crate::ownership::{Fence, election};
-use crate::pipeline::{Pipeline, TargetConfig};
+use crate::pipeline::{Names, Pipeline, TargetConfig};
 use crate::sinks;
 use crate::sources::catalog::CatalogSource;
 use crate::sources::{self, Context};
@@ -92,7 +92,7 @@ async fn connect_all(pipeline: &Pipeline, shared: Option<&Records>) -> Vec<Error
         problems.extend(stray_positions(&pipeline.source, wanted));
     }
     if let Some(wanted) = &wanted {
-        print_plan(wanted, &checkpoint);
+        print_plan(wanted, &checkpoint, &pipeline.target.names());
     }
     problems
 }
@@ -127,7 +127,7 @@ fn open_queue(pipeline: &Pipeline) -> Result<String> {
     result
 }
 
-fn print_plan(wanted: &Catalog, checkpoint: &Checkpoint) {
+fn print_plan(wanted: &Catalog, checkpoint: &Checkpoint, names: &Names) {
     println!("selected {} collection(s)", wanted.collections.len());
     for collection in wanted.collections.values() {
         let state = if checkpoint.applied.collections.contains_key(&collection.id) {
@@ -137,7 +137,7 @@ fn print_plan(wanted: &Catalog, checkpoint: &Checkpoint) {
         };
         println!(
             "  {:<40} {state}: {} shard(s), {} partition(s), {} field(s), {} index(es){}",
-            collection.name.to_string(),
+            names.both(&collection.name),
             collection.shards,
             collection.partitions.len(),
             collection.schema.fields.len(),

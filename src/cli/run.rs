@@ -12,7 +12,7 @@ use crate::dataflow::run::{self, Status, Until};
 use crate::error::Result;
 use crate::milvus::tso::Tso;
 use crate::ownership::Standing;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Names, Pipeline};
 use crate::progress::{
     ChannelReport, CollectionProgress, CollectionReport, Display, LagPercentiles, MemoryReport,
     OwnershipReport, Report, RowCounts, Snapshot, WaitedReport,
@@ -29,6 +29,7 @@ pub fn run(path: &Path, until: Until, report: Option<&Path>) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     signals::listen(Arc::clone(&stop))?;
     let mut display = Display::new(std::io::stderr().is_terminal());
+    let names = pipeline.target.names();
     let began = Instant::now();
     let mut reported = began;
     let result = run::run(&pipeline, until, &stop, |status| {
@@ -37,13 +38,13 @@ pub fn run(path: &Path, until: Until, report: Option<&Path>) -> Result<()> {
             && reported.elapsed() >= REPORT_EVERY
         {
             reported = Instant::now();
-            if let Err(error) = self::report(status, began.elapsed()).write(path) {
+            if let Err(error) = self::report(status, &names, began.elapsed()).write(path) {
                 tracing::warn!("{}", error.report());
             }
         }
     });
     display.finish();
-    let summary = result.map(|summary| self::report(&summary.status, summary.elapsed))?;
+    let summary = result.map(|summary| self::report(&summary.status, &names, summary.elapsed))?;
     println!("{}", summary.table());
     report.map_or(Ok(()), |path| summary.write(path))
 }
@@ -87,10 +88,11 @@ fn waiting(status: &Status) -> Option<String> {
     })
 }
 
-fn report(status: &Status, elapsed: Duration) -> Report {
+fn report(status: &Status, names: &Names, elapsed: Duration) -> Report {
     let now = &status.now;
     let collections = now.collections.iter().map(|(name, counts)| CollectionReport {
         name: name.to_string(),
+        on_target: names.other(name).map(|name| name.to_string()),
         rows: RowCounts { inserted: counts.inserted, upserted: counts.upserted, deleted: counts.deleted },
         bytes: counts.bytes,
     });

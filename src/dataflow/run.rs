@@ -499,6 +499,7 @@ impl Worker {
                 entry: Entry {
                     start: self.pipeline.source.start,
                     positions: self.pipeline.source.positions.clone(),
+                    names: self.pipeline.target.names(),
                 },
                 ceiling: self.ceiling,
                 seen: self.seen,

@@ -285,6 +285,31 @@ impl Ddl {
         }
     }
 
+    /// Puts other names of collections and databases in the place of those that it has.
+    pub fn rename(
+        &mut self,
+        collection: &dyn Fn(&CollectionName) -> CollectionName,
+        database: &dyn Fn(&str) -> String,
+    ) {
+        match self {
+            Ddl::CreateDatabase(created) => created.name = database(&created.name),
+            Ddl::DropDatabase { name, .. } => *name = database(name),
+            Ddl::CreateCollection(created) => {
+                let name = collection(&created.name);
+                if name != created.name {
+                    std::sync::Arc::make_mut(created).name = name;
+                }
+            }
+            Ddl::DropCollection { name, .. }
+            | Ddl::CreatePartition { name, .. }
+            | Ddl::DropPartition { name, .. }
+            | Ddl::CreateIndex { name, .. }
+            | Ddl::DropIndex { name, .. }
+            | Ddl::SetLoad { name, .. }
+            | Ddl::SetProperties { name, .. } => *name = collection(name),
+        }
+    }
+
     /// The name of the collection that the step is about, `None` for a database's.
     pub fn collection_name(&self) -> Option<&CollectionName> {
         match self {

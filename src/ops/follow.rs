@@ -30,7 +30,7 @@ use crate::milvus::catalog::{Catalog, Collection, CollectionId, Ddl};
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::position::MsgPosition;
 use crate::milvus::tso::Tso;
-use crate::pipeline::StartAt;
+use crate::pipeline::{Names, StartAt};
 use crate::sources::Start;
 use crate::sources::catalog::{CatalogUpdate, DropTimes, Observed, applied_after, difference};
 
@@ -116,13 +116,16 @@ pub struct News {
     pub events: Vec<CatalogEvent>,
 }
 
-/// Where channels are begun that have no recorded position.
+/// How the source's collections are taken in: where channels are begun that have no recorded position, and under which
+/// names.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
     /// Those of collections that are there when the pipeline starts.
     pub start: StartAt,
     /// Single vchannels, in place of that.
     pub positions: BTreeMap<VChannel, MsgPosition>,
+    /// Which names are one on the target.
+    pub names: Names,
 }
 
 /// The logic of the operator.
@@ -211,6 +214,7 @@ impl Follow {
             ignored: &update.ignored,
             other_databases: &update.other_databases,
             drop_times: &update.drop_times,
+            names: &self.entry.names,
         };
         let steps = difference(&self.emitted, &observed)?;
         let has_steps = !steps.is_empty();
@@ -449,6 +453,7 @@ mod tests {
                 VChannel("a_1v0".into()),
                 MsgPosition { position: Position(vec![5]), time: Tso(5) },
             )]),
+            names: Names::default(),
         };
         let wanted: Vec<Collection> = checkpoint.applied.collections.values().cloned().collect();
         for start in [StartAt::Collection, StartAt::Latest] {
@@ -495,7 +500,8 @@ mod tests {
                 let position = Position(vec![99]);
                 (VChannel((*name).into()), MsgPosition { position, time: Tso(*time) })
             });
-            let mut follow = Follow::new(checkpoint, Entry { start, positions: positions.collect() });
+            let mut follow =
+                Follow::new(checkpoint, Entry { start, positions: positions.collect(), ..Entry::default() });
             let collections = [collection(1, 10, &["a", "b"]), collection(2, 60, &["b", "c"])];
             let mut opened = follow.update(&update(None, &collections)).unwrap().channels;
             opened.extend(

@@ -204,6 +204,19 @@ pub static TARGET_TLS: Table = Table {
     free: None,
     meaning: "TLS for the connection to the target, beyond what `https://` in its address does by itself.",
 };
+/// `[target.names]`
+pub static TARGET_NAMES: Table = Table {
+    path: "target.names",
+    variants: &["milvus"],
+    required: false,
+    free: Some(
+        "names at the source, `database` or `database.collection`: the name on the target, of the same form",
+    ),
+    meaning: "Under which names things stand on the target, where these are not the source's: `\"shop\" = \"archive\"` for a \
+              whole database, `\"shop.orders\" = \"archive.old_orders\"` for one collection, which wins. A database that is \
+              not there is created. Aliases and grants follow. Two collections that would have one name are refused. They must stay \
+              between runs, since everything stands under these names; `docs/catalog.md` has the rules.",
+};
 /// `[delivery]`
 pub static DELIVERY: Table = Table {
     path: "delivery",
@@ -784,7 +797,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
 }
 
 /// All tables, each after the one around it.
-pub static TABLES: [&Table; 15] = [
+pub static TABLES: [&Table; 16] = [
     &TOP,
     &SOURCE,
     &SOURCE_ETCD_TLS,
@@ -797,6 +810,7 @@ pub static TABLES: [&Table; 15] = [
     &SELECT,
     &TARGET,
     &TARGET_TLS,
+    &TARGET_NAMES,
     &DELIVERY,
     &OWNERSHIP,
     &OWNERSHIP_ETCD_TLS,

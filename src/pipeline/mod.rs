@@ -15,12 +15,15 @@ pub mod env;
 mod file;
 mod fingerprint;
 pub mod keys;
+mod names;
 mod problem;
 mod reader;
 pub mod reference;
 mod select;
 pub mod units;
 mod validate;
+
+pub use self::names::{Names, is_permanent};
 
 /// A pipeline file, read and validated, with all defaults filled in.
 #[derive(Clone, Debug)]
@@ -202,6 +205,18 @@ pub struct MilvusTarget {
     pub adopt: bool,
     /// How long connecting may take.
     pub connect_timeout: Duration,
+    /// Names that are not those of the source.
+    pub names: Names,
+}
+
+impl TargetConfig {
+    /// Names that are not those of the source.
+    pub fn names(&self) -> Names {
+        match self {
+            TargetConfig::Milvus(target) => target.names.clone(),
+            TargetConfig::Null => Names::default(),
+        }
+    }
 }
 
 impl MilvusTarget {

@@ -85,6 +85,12 @@ impl<'f> Reader<'f> {
         self.problem(section.at, format!("[{}] {message}", section.table.path), Some(hint));
     }
 
+    /// Records a problem with an entry of a table whose keys are the user's own, at its place.
+    pub fn object_to_entry(&mut self, section: &Section<'_>, entry: &str, (message, hint): Objection) {
+        let at = section.entry(entry).map(|value| value.span().start).or(section.at);
+        self.problem(at, format!("\"{entry}\" in [{}] {message}", section.table.path), Some(hint));
+    }
+
     fn problem(&mut self, at: Option<usize>, message: String, hint: Option<String>) {
         self.problems.push(Problem { at, message, hint });
     }

@@ -107,6 +107,9 @@ pub struct RowCounts {
 pub struct CollectionReport {
     /// Its name, `database.collection`.
     pub name: String,
+    /// Its name on the target, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_target: Option<String>,
     /// Its rows.
     #[serde(flatten)]
     pub rows: RowCounts,
@@ -204,11 +207,11 @@ impl Report {
             ]
         };
         for collection in &self.collections {
-            lines.push(line(
-                human::shortened(&collection.name, NAME_WIDTH),
-                collection.rows,
-                collection.bytes,
-            ));
+            let name = match &collection.on_target {
+                Some(on_target) => format!("{} → {on_target}", collection.name),
+                None => collection.name.clone(),
+            };
+            lines.push(line(human::shortened(&name, NAME_WIDTH), collection.rows, collection.bytes));
         }
         lines.push(line("total".to_owned(), self.rows, self.bytes));
         let mut text = aligned(&lines);
@@ -266,6 +269,7 @@ mod tests {
     fn report() -> Report {
         let collection = |name: &str, inserted, deleted, bytes| CollectionReport {
             name: name.to_owned(),
+            on_target: None,
             rows: RowCounts { inserted, upserted: 0, deleted },
             bytes,
         };

@@ -33,7 +33,7 @@ use self::unit::{PageSize, Unit, is_gone};
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::CollectionName;
 use crate::ownership::Fence;
-use crate::pipeline::{MilvusServer, Pipeline, Select, TargetConfig};
+use crate::pipeline::{MilvusServer, Names, Pipeline, Select, TargetConfig};
 use crate::progress::Work;
 use crate::proxy::{Client, Role};
 use crate::sources::catalog::CatalogSource;
@@ -78,6 +78,7 @@ pub struct Options {
 struct Context {
     source: Client,
     target: Client,
+    names: Names,
     frontier: Frontier,
     meter: Arc<Work>,
     differences: Mutex<Vec<Difference>>,
@@ -123,6 +124,7 @@ pub async fn verify(pipeline: &Pipeline, options: &Options, meter: Arc<Work>) ->
     let context = Arc::new(Context {
         source,
         target,
+        names: pipeline.target.names(),
         frontier,
         meter,
         differences: Mutex::default(),
@@ -209,7 +211,8 @@ impl<S: Fn(&CollectionName) -> bool + Send + Sync> Verification<S> {
 
     async fn plan(&self) -> Result<Plan> {
         let catalog = self.catalog.read().await?.catalog;
-        plan::plan(&catalog, &self.context.source, &self.context.target, &*self.select).await
+        let Context { source, target, names, .. } = &*self.context;
+        plan::plan(&catalog, source, target, names, &*self.select).await
     }
 
     /// The plan once the pipeline has brought about what was to be brought about. (Indexes and load states have no place
@@ -375,7 +378,9 @@ impl<S: Fn(&CollectionName) -> bool + Send + Sync> Verification<S> {
         problems.dedup();
         not_compared.sort_unstable();
         not_compared.dedup();
-        Ok(CollectionReport { name: name.to_string(), outcome, problems, not_compared, notes, partitions })
+        let on_target = self.context.names.other(&name).map(|name| name.to_string());
+        let name = name.to_string();
+        Ok(CollectionReport { name, on_target, outcome, problems, not_compared, notes, partitions })
     }
 
     /// The number of rows where they can be counted. Milvus' statistics are no help: they count deleted rows too.

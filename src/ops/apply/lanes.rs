@@ -1,6 +1,6 @@
 //! What may go out now: the logic of `apply`, without timely, tokio or a clock.
 //!
-//! Work waits in one queue per collection *name*, so that a collection which is created again under its name comes
+//! Work waits in one queue per collection *name* (that on the target), so that a collection which is created again under its name comes
 //! after the drop of the old one. Within a queue, the batches of different shards are independent, those of one shard
 //! go out in order, side by side where they touch no common key, and a step of the catalog waits for everything before
 //! it and holds back everything after it.
@@ -19,6 +19,7 @@ use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
 use crate::ops::batch::Batch;
 use crate::ops::coalesce::{SpanWork, Work};
+use crate::pipeline::Names;
 
 /// The first pause before a call is sent again, and the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -78,6 +79,7 @@ pub struct Limits {
 /// The logic of the operator.
 pub struct Lanes {
     limits: Limits,
+    names: Names,
     chance: StdRng,
     pace: Pace,
     queues: BTreeMap<String, Queue>,
@@ -140,6 +142,7 @@ impl Lanes {
     pub fn new(limits: Limits, recorded: HashMap<VChannel, Tso>, hold_until: Option<Instant>) -> Lanes {
         Lanes {
             limits,
+            names: Names::default(),
             chance: StdRng::seed_from_u64(limits.seed),
             pace: Pace::new(limits.max_calls),
             queues: BTreeMap::new(),
@@ -158,6 +161,12 @@ impl Lanes {
         }
     }
 
+    /// The same where collections have these names on the target.
+    pub fn named(mut self, names: Names) -> Lanes {
+        self.names = names;
+        self
+    }
+
     /// Takes a span. Returns its number; numbers count up by one.
     pub fn push(&mut self, span: SpanWork) -> u64 {
         let id = self.next_span;
@@ -165,7 +174,7 @@ impl Lanes {
         self.spans.push_back(SpanState { id, left: span.work.len() });
         for work in span.work {
             self.queued_bytes += work.bytes();
-            let queue = self.queues.entry(work.queue()).or_insert_with(Queue::new);
+            let queue = self.queues.entry(work.queue(&self.names)).or_insert_with(Queue::new);
             queue.items.push_back(Item {
                 span: id,
                 number: self.next_item,
@@ -290,9 +299,11 @@ impl Lanes {
     fn may_run(&self, ddl: &Ddl, number: u64) -> bool {
         let is_before = |queue: &str| match ddl {
             Ddl::DropDatabase { name, .. } => {
-                queue.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('.'))
+                queue.strip_prefix(self.names.database(name)).is_some_and(|rest| rest.starts_with('.'))
             }
-            Ddl::CreateCollection(collection) => queue.strip_suffix('/') == Some(&*collection.name.database),
+            Ddl::CreateCollection(collection) => {
+                queue.strip_suffix('/') == Some(&*self.names.collection(&collection.name).database)
+            }
             _ => false,
         };
         let mut waiting =
@@ -401,7 +412,7 @@ impl Lanes {
         self.queued_bytes += item.work.bytes();
         // Back to where it was: before everything of its shard that came after it.
         let place = state.items.iter().position(|other| other.span >= item.span).unwrap_or(state.items.len());
-        let waiting = Some(format!("{}: {error}", item.work.queue()));
+        let waiting = Some(format!("{queue}: {error}"));
         let place = if item.work.is_batch() { place.min(state.items.len()) } else { 0 };
         state.items.insert(place, item);
         Outcome { waiting, ..Outcome::default() }
@@ -479,15 +490,17 @@ impl Work {
     }
 
     /// The queue it waits in: the collection's name, or the database's with a mark that no collection has.
-    fn queue(&self) -> String {
+    fn queue(&self, names: &Names) -> String {
         let name: Option<&CollectionName> = match self {
             Work::Batch(batch) => Some(&batch.write.collection.name),
             Work::Ddl(ddl) => ddl.collection_name(),
         };
         match (name, self) {
-            (Some(name), _) => name.to_string(),
-            (None, Work::Ddl(Ddl::CreateDatabase(database))) => format!("{}/", database.name),
-            (None, Work::Ddl(Ddl::DropDatabase { name, .. })) => format!("{name}/"),
+            (Some(name), _) => names.collection(name).to_string(),
+            (None, Work::Ddl(Ddl::CreateDatabase(database))) => {
+                format!("{}/", names.database(&database.name))
+            }
+            (None, Work::Ddl(Ddl::DropDatabase { name, .. })) => format!("{}/", names.database(name)),
             (None, _) => String::from("/"),
         }
     }

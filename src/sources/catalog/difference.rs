@@ -19,6 +19,7 @@ use crate::milvus::catalog::{
     Catalog, Collection, CollectionId, CollectionName, Database, Ddl, Load, Partition, PartitionId,
 };
 use crate::milvus::tso::Tso;
+use crate::pipeline::Names;
 
 /// The partition that every collection without a partition key has from the start.
 const DEFAULT_PARTITION: &str = "_default";
@@ -38,6 +39,8 @@ pub struct Observed<'a> {
     pub other_databases: &'a BTreeSet<i64>,
     /// When collections and partitions were dropped, where known.
     pub drop_times: &'a DropTimes,
+    /// Which names are one on the target.
+    pub names: &'a Names,
 }
 
 /// The steps from `applied` to what was `observed`, in the order in which they are to be applied, each with the time
@@ -46,7 +49,12 @@ pub struct Observed<'a> {
 ///
 /// # Errors
 /// `Refused` for what can't be brought about by steps yet: a collection that was renamed, or whose schema changed.
+/// `Conflict` if two collections would have one name on the target.
 pub fn difference(applied: &Catalog, observed: &Observed<'_>) -> Result<Vec<(Tso, Ddl)>> {
+    let names = observed.wanted.collections.values().map(|collection| &collection.name);
+    if let Some(error) = observed.names.conflict(names) {
+        return Err(error);
+    }
     let mut plan = Plan { applied, observed, steps: Vec::new() };
     plan.refuse_what_is_not_supported()?;
     let kept = plan.drop_collections();
@@ -199,7 +207,9 @@ impl<'a> Plan<'a> {
 
     /// The time before which the drop of something must come, because its name has been taken again.
     fn name_taken(&self, name: &CollectionName) -> Option<Tso> {
-        let taken = self.wanted().collections.values().filter(|other| other.name == *name);
+        let on_target = |name: &CollectionName| self.observed.names.collection(name);
+        let target = on_target(name);
+        let taken = self.wanted().collections.values().filter(|other| on_target(&other.name) == target);
         let collection = taken.filter(|other| !self.applied.collections.contains_key(&other.id));
         let database = self.database_taken(&name.database);
         collection.map(|other| other.created).chain(database).filter(|ts| *ts <= self.upto()).min()

@@ -61,8 +61,14 @@ fn part(names: &[&str]) -> Option<Load> {
 /// [`difference`] up to `upto`, with these drop times.
 fn steps(applied: &Catalog, wanted: &Catalog, upto: u64, drop_times: &DropTimes) -> Result<Vec<(Tso, Ddl)>> {
     let nothing = (BTreeSet::new(), BTreeSet::new());
-    let observed =
-        Observed { wanted, upto: Tso(upto), ignored: &nothing.0, other_databases: &nothing.1, drop_times };
+    let observed = Observed {
+        wanted,
+        upto: Tso(upto),
+        ignored: &nothing.0,
+        other_databases: &nothing.1,
+        drop_times,
+        names: &Names::default(),
+    };
     difference(applied, &observed)
 }
 
@@ -161,6 +167,33 @@ fn a_database_comes_before_its_first_collection_whatever_its_clock_says() {
 }
 
 #[test]
+fn what_takes_a_name_on_the_target_comes_after_what_had_it() {
+    let names = Names::new([("default.old", "default.x")]);
+    let old = collection(5, name(DEFAULT, "old"), 100, false);
+    let new = collection(6, name(DEFAULT, "x"), 200, false);
+    let nothing = (BTreeSet::new(), BTreeSet::new());
+    let times = DropTimes::default();
+    let observed = |wanted| Observed {
+        wanted,
+        upto: Tso(300),
+        ignored: &nothing.0,
+        other_databases: &nothing.1,
+        drop_times: &times,
+        names: &names,
+    };
+    let (applied, wanted) = (catalog([old.clone()]), catalog([new.clone()]));
+    let steps = difference(&applied, &observed(&wanted)).unwrap();
+    let drop = Ddl::DropCollection { id: old.id, name: old.name.clone() };
+    assert_eq!(steps[0], (Tso(199), drop), "although nobody knows when it was dropped");
+    assert!(matches!(steps[1], (Tso(200), Ddl::CreateCollection(_))));
+
+    let both = catalog([old, new]);
+    let error = difference(&applied, &observed(&both)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    assert!(error.message().contains("default.old and default.x"), "{error}");
+}
+
+#[test]
 fn a_database_that_is_merely_not_selected_stays_and_so_does_the_default_one() {
     let mut applied = catalog([]);
     applied.databases.insert(2, database(2, "a", 90));
@@ -173,6 +206,7 @@ fn a_database_that_is_merely_not_selected_stays_and_so_does_the_default_one() {
         ignored: &ignored,
         other_databases: &others,
         drop_times: &drop_times,
+        names: &Names::default(),
     };
     assert_eq!(difference(&applied, &observed).unwrap(), []);
     assert_eq!(short(&applied, &wanted, 300), ["300 drop database 2"]);
@@ -269,6 +303,7 @@ fn what_cannot_be_brought_about_is_refused_by_name() {
         ignored: &ignored,
         other_databases: &others,
         drop_times: &drop_times,
+        names: &Names::default(),
     };
     let error = difference(&applied, &observed).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
