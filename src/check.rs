@@ -19,7 +19,7 @@ pub async fn obstacles(
     let mut obstacles: Vec<Error> =
         sink.objections(wanted).into_iter().map(|text| Error::new(Kind::Refused, text)).collect();
     let named = sink.names();
-    obstacles.extend(named.conflict(wanted.collections.values().map(|collection| &collection.name)));
+    obstacles.extend(named.conflict(wanted));
     let mut names: BTreeMap<_, _> = BTreeMap::new();
     for collection in wanted.collections.values() {
         let ours = checkpoint.applied.collections.contains_key(&collection.id)

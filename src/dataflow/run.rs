@@ -146,7 +146,7 @@ async fn connect(pipeline: &Pipeline, fence: Fence) -> Result<Connected> {
     let sink = sinks::connect(&pipeline.target, fence).await?;
     let select = pipeline.select.clone();
     let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await?;
-    Ok(Connected { sink, source })
+    Ok(Connected { sink, source: source.with_access(pipeline.catalog.rbac) })
 }
 
 /// The checkpoint as the owner before left it.

@@ -10,8 +10,8 @@ use super::problem::{self, Problem};
 use super::reader::{Reader, Section};
 use super::validate;
 use super::{
-    Delivery, KafkaConfig, MilvusTarget, MqConfig, Names, OwnershipConfig, Pipeline, PulsarConfig,
-    RocksmqConfig, Secret, Select, SourceConfig, SourceMilvus, TargetConfig, Tls,
+    CatalogConfig, Delivery, KafkaConfig, MilvusTarget, MqConfig, Names, OwnershipConfig, Pipeline,
+    PulsarConfig, RocksmqConfig, Secret, Select, SourceConfig, SourceMilvus, TargetConfig, Tls,
 };
 use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::VChannel;
@@ -74,6 +74,9 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
     };
     let source = read_source(reader, top, name.as_deref());
     let select = read_select(reader, top);
+    let section = reader.section(top, &keys::CATALOG);
+    reader.check_names(&section, None);
+    let rbac = reader.flag(&section, &keys::CATALOG_RBAC);
     let target = read_target(reader, top, select.as_ref());
     let delivery = read_delivery(reader, top);
     let ownership = reader.section(top, &keys::OWNERSHIP);
@@ -84,6 +87,7 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
         state_dir: state_dir?,
         source: source?,
         select: select?,
+        catalog: CatalogConfig { rbac: rbac? },
         target: target?,
         delivery: delivery?,
         ownership: if owned { Some(ownership?) } else { None },

@@ -193,6 +193,15 @@ pub static SELECT: Table = Table {
               for any run of characters and `?` for any single one, neither reaches over the dot, and case matters. \
               Collections that appear later are taken as well if they match.",
 };
+/// `[catalog]`
+pub static CATALOG: Table = Table {
+    path: "catalog",
+    variants: &[],
+    required: false,
+    free: None,
+    meaning: "What is carried over beside collections, their aliases, indexes, properties and load states. `docs/catalog.md` \
+              lists all of it.",
+};
 /// `[target]`
 pub static TARGET: Table =
     Table { path: "target", variants: &[], required: true, free: None, meaning: "Where the changes go." };
@@ -530,6 +539,19 @@ pub static SELECT_EXCLUDE: Key = Key {
         "a collection that is taken in later would lack its earlier rows, and one that is left out would be dropped",
     ),
 };
+/// `rbac` in `[catalog]`
+pub static CATALOG_RBAC: Key = Key {
+    table: "catalog",
+    variants: &[],
+    name: "rbac",
+    shape: Shape::Flag,
+    default: Default::Value("false"),
+    meaning: "Whether roles, grants, privilege groups and the roles of users follow too. The token in `[target]` has to be one \
+              of a user that may do that. Users themselves are not created, since the source has only hashes of their passwords: \
+              those that are missing are told. `root`, `admin` and `public` are left alone.",
+    example: "true",
+    between_runs: BetweenRuns::Free,
+};
 /// `type` in `[target]`
 pub static TARGET_TYPE: Key = Key {
     table: "target",
@@ -797,7 +819,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
 }
 
 /// All tables, each after the one around it.
-pub static TABLES: [&Table; 16] = [
+pub static TABLES: [&Table; 17] = [
     &TOP,
     &SOURCE,
     &SOURCE_ETCD_TLS,
@@ -808,6 +830,7 @@ pub static TABLES: [&Table; 16] = [
     &SOURCE_MQ_OPTIONS,
     &SOURCE_POSITIONS,
     &SELECT,
+    &CATALOG,
     &TARGET,
     &TARGET_TLS,
     &TARGET_NAMES,
@@ -817,7 +840,7 @@ pub static TABLES: [&Table; 16] = [
 ];
 
 /// All keys, by table.
-pub static KEYS: [&Key; 61] = [
+pub static KEYS: [&Key; 62] = [
     &NAME,
     &STATE_DIR,
     &SOURCE_ETCD,
@@ -854,6 +877,7 @@ pub static KEYS: [&Key; 61] = [
     &SOURCE_MQ_TLS_KEYS.server_name,
     &SELECT_COLLECTIONS,
     &SELECT_EXCLUDE,
+    &CATALOG_RBAC,
     &TARGET_TYPE,
     &TARGET_URI,
     &TARGET_TOKEN,

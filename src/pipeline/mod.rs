@@ -36,6 +36,8 @@ pub struct Pipeline {
     pub source: SourceConfig,
     /// Which collections.
     pub select: Select,
+    /// What beside collections.
+    pub catalog: CatalogConfig,
     /// Where changes go.
     pub target: TargetConfig,
     /// How.
@@ -181,6 +183,13 @@ pub struct Select {
     pub collections: Vec<String>,
     /// What to leave out of that.
     pub exclude: Vec<String>,
+}
+
+/// `[catalog]`
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CatalogConfig {
+    /// Roles, grants, privilege groups and the roles of users.
+    pub rbac: bool,
 }
 
 /// `[target]`

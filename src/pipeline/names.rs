@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Select, select};
 use crate::error::{Error, Kind};
-use crate::milvus::catalog::CollectionName;
+use crate::milvus::catalog::{Catalog, CollectionName, Ddl};
 
 /// The database that always is.
 const DEFAULT_DATABASE: &str = "default";
@@ -48,7 +48,7 @@ impl Names {
         self.0.databases.get(name).map_or(name, String::as_str)
     }
 
-    /// A collection's name on the target; the same goes for an alias.
+    /// A collection's name on the target.
     pub fn collection(&self, name: &CollectionName) -> CollectionName {
         match self.0.collections.get(name) {
             Some(name) => name.clone(),
@@ -59,9 +59,21 @@ impl Names {
         }
     }
 
+    /// The name on the target of an alias of the collection `of`, both names the source's: it stands in that one's
+    /// database, under its own name or that of its own entry.
+    pub fn alias(&self, alias: &CollectionName, of: &CollectionName) -> CollectionName {
+        let CollectionName { collection, .. } = self.collection(alias);
+        CollectionName { database: self.collection(of).database, collection }
+    }
+
     /// The name on the target, if it is another one.
     pub fn other(&self, name: &CollectionName) -> Option<CollectionName> {
         Some(self.collection(name)).filter(|target| target != name)
+    }
+
+    /// Puts the names on the target into a step.
+    pub fn put_into(&self, ddl: &mut Ddl) {
+        ddl.rename(&|name| self.collection(name), &|name| self.database(name).to_owned());
     }
 
     /// Both names for the user: `shop.orders (archive.orders on the target)`, or the one that there is.
@@ -87,26 +99,36 @@ impl Names {
         found
     }
 
-    /// Whether the target's database that the source's database `name` becomes belongs to others too, so that it does not
-    /// come and go with that one.
+    /// Whether the target's database that the source's database `name` becomes belongs to others too by another entry, so
+    /// that it does not come and go with that one.
     pub fn is_shared(&self, name: &str) -> bool {
         let target = self.database(name);
         let named = |(from, to): (&CollectionName, &CollectionName)| {
             to.database == target && self.database(&from.database) != target
         };
         self.0.databases.iter().any(|(from, to)| to == target && from != name)
-            || target != name && !self.0.databases.contains_key(target)
             || self.0.collections.iter().any(named)
     }
 
-    /// The error for two of `names` that would be one on the target.
-    pub fn conflict<'a>(&self, names: impl IntoIterator<Item = &'a CollectionName>) -> Option<Error> {
+    /// The error for two names of collections or aliases in `catalog` that would be one on the target.
+    pub fn conflict(&self, catalog: &Catalog) -> Option<Error> {
+        let collections = catalog.collections.values().map(|of| (&of.name, self.collection(&of.name)));
+        let aliases = catalog.aliases.iter().filter_map(|(name, alias)| {
+            let of = catalog.collections.get(&alias.collection)?;
+            Some((name, self.alias(name, &of.name)))
+        });
+        self.conflict_of(collections.chain(aliases))
+    }
+
+    fn conflict_of<'a>(
+        &self,
+        names: impl IntoIterator<Item = (&'a CollectionName, CollectionName)>,
+    ) -> Option<Error> {
         if self.is_empty() {
             return None;
         }
         let mut taken: BTreeMap<CollectionName, &CollectionName> = BTreeMap::new();
-        for name in names {
-            let target = self.collection(name);
+        for (name, target) in names {
             if let Some(other) = taken.insert(target.clone(), name).filter(|other| *other != name) {
                 let message =
                     format!("{other} and {name} of the source would both be {target} on the target");
@@ -218,6 +240,15 @@ mod tests {
     }
 
     #[test]
+    fn an_alias_stands_in_the_database_of_its_collection() {
+        let names =
+            Names::new([("shop", "archive"), ("shop.orders", "default.old"), ("shop.a", "archive.b")]);
+        assert_eq!(names.alias(&name("shop.now"), &name("shop.items")), name("archive.now"));
+        assert_eq!(names.alias(&name("shop.now"), &name("shop.orders")), name("default.now"));
+        assert_eq!(names.alias(&name("shop.a"), &name("shop.orders")), name("default.b"));
+    }
+
+    #[test]
     fn names_of_the_target_lead_back() {
         let names = names();
         assert_eq!(
@@ -235,8 +266,12 @@ mod tests {
     #[test]
     fn two_of_one_name_are_told_by_both() {
         let names = names();
-        assert!(names.conflict([&name("shop.orders"), &name("db.orders"), &name("shop.items")]).is_none());
-        let error = names.conflict([&name("shop.items"), &name("x.y"), &name("db.items")]).unwrap();
+        let conflict = |of: [&str; 3]| {
+            let of = of.map(name);
+            names.conflict_of(of.iter().map(|name| (name, names.collection(name))))
+        };
+        assert!(conflict(["shop.orders", "db.orders", "shop.items"]).is_none());
+        let error = conflict(["shop.items", "x.y", "db.items"]).unwrap();
         assert_eq!(error.kind(), Kind::Conflict);
         assert_eq!(
             error.message(),

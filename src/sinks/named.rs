@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Found, Sink, Write};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::milvus::catalog::{Catalog, Collection, CollectionName, Ddl};
 use crate::pipeline::{Names, is_permanent};
 
@@ -27,8 +27,8 @@ impl Named {
 
     /// Whether a step is about a database that belongs to others too, or is just there.
     fn is_not_ours(&self, ddl: &Ddl) -> bool {
-        matches!(ddl, Ddl::DropDatabase { name, .. }
-            if self.names.is_shared(name) || is_permanent(self.names.database(name)))
+        matches!(ddl, Ddl::DropDatabase { name, .. } | Ddl::SetDatabaseProperties { name, .. }
+            if self.names.is_shared(name) || is_permanent(self.names.database(name)) && !is_permanent(name))
     }
 }
 
@@ -48,8 +48,15 @@ impl Sink for Named {
             return Ok(());
         }
         let mut ddl = ddl.clone();
-        ddl.rename(&|name| self.names.collection(name), &|name| self.names.database(name).to_owned());
-        self.inner.apply(&ddl, deadline).await
+        self.names.put_into(&mut ddl);
+        match (&ddl, self.inner.apply(&ddl, deadline).await) {
+            // A database that has the name by itself may be selected too.
+            (Ddl::DropDatabase { name, .. }, Err(error)) if error.kind() == Kind::Conflict => {
+                tracing::info!("the target keeps the database {name}, since something is in it");
+                Ok(())
+            }
+            (_, result) => result,
+        }
     }
 
     async fn find(&self, name: &CollectionName) -> Result<Found> {

@@ -81,7 +81,7 @@ pub(super) async fn plan(
     names: &Names,
     select: &(dyn Fn(&CollectionName) -> bool + Send + Sync),
 ) -> Result<Plan> {
-    if let Some(error) = names.conflict(catalog.collections.values().map(|collection| &collection.name)) {
+    if let Some(error) = names.conflict(catalog) {
         return Err(error);
     }
     let mut plan = Plan::new();

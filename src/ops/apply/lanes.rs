@@ -83,6 +83,8 @@ pub struct Lanes {
     chance: StdRng,
     pace: Pace,
     queues: BTreeMap<String, Queue>,
+    /// Steps that are not done and are about more queues than the one that they wait in, by number: the others.
+    wide: BTreeMap<u64, Vec<String>>,
     flights: BTreeMap<CallId, Flight>,
     spans: VecDeque<SpanState>,
     next_span: u64,
@@ -146,6 +148,7 @@ impl Lanes {
             chance: StdRng::seed_from_u64(limits.seed),
             pace: Pace::new(limits.max_calls),
             queues: BTreeMap::new(),
+            wide: BTreeMap::new(),
             flights: BTreeMap::new(),
             spans: VecDeque::new(),
             next_span: 0,
@@ -174,6 +177,10 @@ impl Lanes {
         self.spans.push_back(SpanState { id, left: span.work.len() });
         for work in span.work {
             self.queued_bytes += work.bytes();
+            let others = work.other_queues(&self.names);
+            if !others.is_empty() {
+                self.wide.insert(self.next_item, others);
+            }
             let queue = self.queues.entry(work.queue(&self.names)).or_insert_with(Queue::new);
             queue.items.push_back(Item {
                 span: id,
@@ -235,7 +242,8 @@ impl Lanes {
                 if self.stop == Stop::AfterSpans && !self.has_begun(item.span) {
                     break;
                 }
-                let waits = item.not_before.is_some_and(|at| now < at);
+                let waits =
+                    item.not_before.is_some_and(|at| now < at) || self.is_held_back(&name, item.number);
                 match &item.work {
                     Work::Ddl(ddl) => {
                         if index > 0 || waits || queue.in_flight > 0 || !self.may_run(ddl, item.number) {
@@ -294,17 +302,33 @@ impl Lanes {
         Some(action)
     }
 
-    /// Whether a step has to wait for none in another queue: a database goes once all that came before in it is done, and
+    /// Whether an earlier step that waits in another queue is about what this item is about too.
+    fn is_held_back(&self, queue: &str, number: u64) -> bool {
+        let own = self.wide.get(&number);
+        let is_own = |other: &String| other == queue || own.is_some_and(|own| own.contains(other));
+        self.wide.range(..number).any(|(_, others)| others.iter().any(is_own))
+    }
+
+    /// Whether a step has to wait for none in another queue: one that is about several queues goes once all that came before
+    /// in each is done, a database goes once all that came before in it is done, and
     /// its collections come once it is there. `number` is the step's own.
     fn may_run(&self, ddl: &Ddl, number: u64) -> bool {
-        let is_before = |queue: &str| match ddl {
-            Ddl::DropDatabase { name, .. } => {
-                queue.strip_prefix(self.names.database(name)).is_some_and(|rest| rest.starts_with('.'))
-            }
-            Ddl::CreateCollection(collection) => {
-                queue.strip_suffix('/') == Some(&*self.names.collection(&collection.name).database)
-            }
-            _ => false,
+        let others = self.wide.get(&number);
+        let is_other = |queue: &str| others.is_some_and(|others| others.iter().any(|other| other == queue));
+        let is_before = |queue: &str| {
+            is_other(queue)
+                || match ddl {
+                    Ddl::RenameCollection { to, .. } => {
+                        queue.strip_suffix('/') == Some(&*self.names.collection(to).database)
+                    }
+                    Ddl::DropDatabase { name, .. } => queue
+                        .strip_prefix(self.names.database(name))
+                        .is_some_and(|rest| rest.starts_with('.')),
+                    Ddl::CreateCollection(collection) => {
+                        queue.strip_suffix('/') == Some(&*self.names.collection(&collection.name).database)
+                    }
+                    _ => false,
+                }
         };
         let mut waiting =
             self.queues.iter().flat_map(|(name, queue)| queue.items.iter().map(move |item| (name, item)));
@@ -360,6 +384,7 @@ impl Lanes {
                 if state.items.is_empty() && state.in_flight == 0 {
                     self.queues.remove(&queue);
                 }
+                self.wide.remove(&item.number);
                 if let Some(span) = self.spans.iter_mut().find(|span| span.id == item.span) {
                     span.left -= 1;
                     if span.left > 0 {
@@ -489,6 +514,19 @@ impl Work {
         }
     }
 
+    /// Further queues that it is about.
+    fn other_queues(&self, names: &Names) -> Vec<String> {
+        let Work::Ddl(ddl) = self else { return Vec::new() };
+        if ddl.other_names().is_empty() {
+            return Vec::new();
+        }
+        let mut ddl = Ddl::clone(ddl);
+        names.put_into(&mut ddl);
+        let own = self.queue(names);
+        let others = ddl.other_names().into_iter().map(CollectionName::to_string);
+        others.filter(|other| *other != own).collect()
+    }
+
     /// The queue it waits in: the collection's name, or the database's with a mark that no collection has.
     fn queue(&self, names: &Names) -> String {
         let name: Option<&CollectionName> = match self {
@@ -500,7 +538,10 @@ impl Work {
             (None, Work::Ddl(Ddl::CreateDatabase(database))) => {
                 format!("{}/", names.database(&database.name))
             }
-            (None, Work::Ddl(Ddl::DropDatabase { name, .. })) => format!("{}/", names.database(name)),
+            (None, Work::Ddl(Ddl::DropDatabase { name, .. } | Ddl::SetDatabaseProperties { name, .. })) => {
+                format!("{}/", names.database(name))
+            }
+            // Who may do what: one after the other.
             (None, _) => String::from("/"),
         }
     }

@@ -369,5 +369,13 @@ pub fn describe(ddl: &Ddl) -> String {
         },
         Ddl::SetLoad { name, to: None, .. } => format!("release {name}"),
         Ddl::SetProperties { name, .. } => format!("set properties of {name}"),
+        Ddl::SetDatabaseProperties { name, .. } => format!("set properties of database {name}"),
+        Ddl::RenameCollection { name, to, .. } => format!("rename collection {name} to {to}"),
+        Ddl::SetAlias { alias, name, .. } => format!("let the alias {alias} stand for {name}"),
+        Ddl::DropAlias { alias, .. } => format!("drop the alias {alias}"),
+        Ddl::AlterIndex { name, index, .. } => {
+            format!("alter index {} on {name}.{}", index.name, index.field)
+        }
+        Ddl::Access(step) => step.to_string(),
     }
 }

@@ -267,7 +267,7 @@ fn a_key_in_the_wrong_place_is_told_the_right_one() {
     );
     assert_eq!(
         wrong("uri =", "zzz = 3\nuri ="),
-        "p.toml:15:1: unknown key \"zzz\" in [target]\n  hint: known here: type, uri, token, adopt, connect_timeout, tls"
+        "p.toml:15:1: unknown key \"zzz\" in [target]\n  hint: known here: type, uri, token, adopt, connect_timeout, tls, names"
     );
 }
 
@@ -473,7 +473,7 @@ fn names_on_the_target_go_with_the_selection_and_with_each_other() {
         ("default = \"\"", "\"\" is no name that Milvus takes"),
     ] {
         let report = parse(&with(names)).unwrap_err().report();
-        assert!(report.contains(problem) && report.contains("p.toml:15:"), "{names}\n{report}");
+        assert!(report.contains(problem) && report.contains("p.toml:14:"), "{names}\n{report}");
     }
 }
 
