@@ -70,6 +70,7 @@ async fn connect_all(pipeline: &Pipeline, shared: Option<&Records>) -> Vec<Error
     let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await;
     let mut wanted = None;
     if let Some(source) = keep(&mut problems, source) {
+        let source = source.with_access(pipeline.catalog.rbac);
         println!("source   {}", source.describe());
         let recognised = match source.standing().await {
             Ok(standing) => checkpoint.recognise(&standing).map(drop),
@@ -136,13 +137,18 @@ fn print_plan(wanted: &Catalog, checkpoint: &Checkpoint, names: &Names) {
             "is to be created"
         };
         println!(
-            "  {:<40} {state}: {} shard(s), {} partition(s), {} field(s), {} index(es){}",
+            "  {:<40} {state}: {} shard(s), {} partition(s), {} field(s), {} index(es), {} alias(es){}",
             names.both(&collection.name),
             collection.shards,
             collection.partitions.len(),
             collection.schema.fields.len(),
             collection.indexes.len(),
+            wanted.aliases.values().filter(|alias| alias.collection == collection.id).count(),
             if collection.load.is_some() { ", loaded" } else { "" },
         );
+    }
+    if let Some(access) = &wanted.access {
+        let (roles, grants, users) = (access.roles.len(), access.grants.len(), access.users.len());
+        println!("  {roles} role(s), {grants} grant(s), and the roles of {users} user(s)");
     }
 }
