@@ -606,6 +606,11 @@ impl Simulation {
                 return Some(format!("{name} has other properties"));
             }
         }
+        let aliases: BTreeMap<_, _> =
+            wanted.aliases.iter().map(|(name, alias)| (name.clone(), alias.collection)).collect();
+        if aliases != tables.aliases {
+            return Some(format!("the aliases are {:?}, not {aliases:?}", tables.aliases));
+        }
         let extra = tables
             .collections
             .keys()

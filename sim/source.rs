@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use migrans::milvus::catalog::{
-    Catalog, Collection, CollectionId, CollectionName, Database, Field, Index, Load, Partition, PartitionId,
-    Schema,
+    Alias, Catalog, Collection, CollectionId, CollectionName, Database, Field, Index, Load, Partition,
+    PartitionId, Schema,
 };
 use migrans::milvus::channel::{PChannel, VChannel};
 use migrans::milvus::proto::schema::field_data::Field as Values;
@@ -149,7 +149,10 @@ impl Source {
             return self.create_collection(chance, ts);
         }
         let id = ids[chance.random_range(0..ids.len())];
-        match chance.random_range(0..12) {
+        match chance.random_range(0..18) {
+            12..15 => self.rename_collection(chance, id, ts),
+            15..17 => self.set_alias(chance, id, ts),
+            17 => self.drop_alias(),
             0 | 1 => self.drop_collection(id, ts),
             2..5 => self.create_partition(id, ts),
             5 | 6 => self.drop_partition(id, ts),
@@ -177,7 +180,7 @@ impl Source {
                 chance.random_range(0..3)
             ),
         };
-        if self.catalog.collections.values().any(|other| other.name == name) {
+        if self.is_taken(&name) {
             return format!("{name} is there already");
         }
         let id = self.new_id();
@@ -221,7 +224,82 @@ impl Source {
         format!("create {name} ({id}) with {shards} shards")
     }
 
+    fn is_taken(&self, name: &CollectionName) -> bool {
+        self.catalog.aliases.contains_key(name)
+            || self.catalog.collections.values().any(|other| other.name == *name)
+    }
+
+    /// A free name, perhaps with others changing theirs before: names go round, also in a moment that nobody looks at.
+    fn rename_collection(&mut self, chance: &mut StdRng, id: CollectionId, ts: Tso) -> String {
+        let Some(collection) = self.catalog.collections.get(&id) else { return String::new() };
+        let from = collection.name.clone();
+        if !from.collection.starts_with('c') {
+            // To be selected from now on would be an error.
+            return String::from("nothing is renamed");
+        }
+        let others: Vec<CollectionId> = self
+            .catalog
+            .collections
+            .values()
+            .filter(|other| other.id != id && other.name.collection.starts_with('c'))
+            .map(|other| other.id)
+            .collect();
+        if !others.is_empty() && chance.random_bool(0.4) {
+            let other = others[chance.random_range(0..others.len())];
+            let name = self.catalog.collections[&other].name.clone();
+            // One goes aside, the other takes its name, and it takes the other's.
+            self.rename(other, from.clone(), ts.succ());
+            self.last = ts.succ().succ();
+            self.rename(id, name.clone(), self.last);
+            return format!("{from} and {name} change names");
+        }
+        let databases: Vec<String> =
+            self.catalog.databases.values().map(|database| database.name.clone()).collect();
+        let to = CollectionName {
+            database: databases[chance.random_range(0..databases.len())].clone(),
+            collection: format!("c{}", chance.random_range(0..5)),
+        };
+        if self.is_taken(&to) {
+            return format!("{to} is there already");
+        }
+        self.rename(id, to.clone(), ts);
+        format!("rename {from} to {to}")
+    }
+
+    fn rename(&mut self, id: CollectionId, to: CollectionName, ts: Tso) {
+        if let Some(collection) = self.catalog.collections.get_mut(&id) {
+            if collection.name.database != to.database {
+                // Milvus refuses that for what has aliases.
+                self.catalog.aliases.retain(|_, alias| alias.collection != id);
+            }
+            collection.name = to;
+        }
+        self.drop_times.renames.insert(id, ts);
+    }
+
+    fn set_alias(&mut self, chance: &mut StdRng, id: CollectionId, ts: Tso) -> String {
+        let Some(of) = self.catalog.collections.get(&id) else { return String::new() };
+        let alias = CollectionName {
+            database: of.name.database.clone(),
+            collection: format!("c{}", chance.random_range(0..6)),
+        };
+        if self.catalog.collections.values().any(|other| other.name == alias) {
+            return format!("{alias} is a collection");
+        }
+        self.catalog.aliases.insert(alias.clone(), Alias { collection: id, changed: ts });
+        format!("let the alias {alias} stand for {id}")
+    }
+
+    fn drop_alias(&mut self) -> String {
+        match self.catalog.aliases.pop_first() {
+            Some((alias, _)) => format!("drop the alias {alias}"),
+            None => String::from("no alias to drop"),
+        }
+    }
+
     fn drop_collection(&mut self, id: CollectionId, ts: Tso) -> String {
+        // Milvus refuses to drop what has aliases.
+        self.catalog.aliases.retain(|_, alias| alias.collection != id);
         let Some(collection) = self.catalog.collections.remove(&id) else { return String::new() };
         self.drop_times.collections.insert(id, ts);
         format!("drop {} ({id})", collection.name)
@@ -494,7 +572,16 @@ impl Source {
         let others =
             self.catalog.databases.keys().filter(|id| !databases.contains_key(id)).copied().collect();
         let ignored = self.catalog.collections.values().filter(|c| !selected(c)).map(|c| c.id).collect();
-        let wanted = Catalog { databases, collections };
+        let of_selected =
+            |(_, alias): &(&CollectionName, &Alias)| collections.contains_key(&alias.collection);
+        let aliases = self
+            .catalog
+            .aliases
+            .iter()
+            .filter(of_selected)
+            .map(|(name, alias)| (name.clone(), alias.clone()))
+            .collect();
+        let wanted = Catalog { databases, collections, aliases, access: None };
         CatalogUpdate {
             upto: tick,
             wanted: Some(Arc::new(wanted)),

@@ -91,6 +91,8 @@ pub struct Tables {
     pub databases: BTreeSet<String>,
     /// Collections by name.
     pub collections: BTreeMap<CollectionName, Held>,
+    /// Aliases: the collections that they stand for.
+    pub aliases: BTreeMap<CollectionName, CollectionId>,
     calls: BTreeMap<u64, Call>,
     next: u64,
     run: u32,
@@ -281,7 +283,8 @@ impl Tables {
     pub fn finish(&mut self, ddl: &Ddl) -> Result<()> {
         self.ddl(ddl)?;
         for call in self.calls.values_mut() {
-            if matches!(&call.request, Request::Ddl(sent) if sent.collection() == ddl.collection()) {
+            if matches!(&call.request, Request::Ddl(sent) if sent.collection() == ddl.collection() || is_of(sent, ddl))
+            {
                 call.landed = true;
             }
         }
@@ -371,6 +374,9 @@ impl Tables {
                 self.databases.remove(name);
             }
             (Ddl::CreateCollection(collection), None) => {
+                if self.aliases.contains_key(&collection.name) {
+                    return refused(format!("{} is an alias", collection.name));
+                }
                 let database = &collection.name.database;
                 if database != "default" && !self.databases.contains(database) {
                     return refused(format!("the database {database} is not there"));
@@ -392,7 +398,56 @@ impl Tables {
                     return refused(format!("another {} is there, id {}", collection.name, held.id));
                 }
             }
-            (Ddl::DropCollection { name, .. }, _) => drop(self.collections.remove(name)),
+            (Ddl::DropCollection { name, .. }, Some(held)) => {
+                let id = held.id;
+                if let Some((alias, _)) = self.aliases.iter().find(|(_, of)| **of == id) {
+                    return refused(format!("{name} has the alias {alias}"));
+                }
+                self.collections.remove(name);
+            }
+            (Ddl::DropCollection { .. }, None) => {}
+            (Ddl::RenameCollection { id, name, to }, held) => {
+                let is_old = held.is_some_and(|held| held.id == *id);
+                let is_new = self.collections.get(to).map(|held| held.id == *id);
+                match (is_old, is_new) {
+                    (true, None) if self.aliases.contains_key(to) => {
+                        return refused(format!("{to} is an alias"));
+                    }
+                    (true, None) if to.database != "default" && !self.databases.contains(&to.database) => {
+                        return refused(format!("the database of {to} is not there"));
+                    }
+                    (true, None)
+                        if name.database != to.database && self.aliases.values().any(|of| of == id) =>
+                    {
+                        return refused(format!("{name} has an alias"));
+                    }
+                    (true, None) => {
+                        if let Some(held) = self.collections.remove(name) {
+                            self.collections.insert(to.clone(), held);
+                        }
+                    }
+                    (false, Some(true)) => {}
+                    _ => {
+                        return refused(format!(
+                            "{name} ({id}) can't become {to}: {:?}",
+                            self.collections.keys()
+                        ));
+                    }
+                }
+            }
+            (Ddl::SetAlias { alias, id, name, from, .. }, held) => {
+                if held.is_none_or(|held| held.id != *id) {
+                    return refused(format!("the collection {name} of the alias {alias} is not there"));
+                }
+                if self.collections.contains_key(alias) {
+                    return refused(format!("the alias {alias} has the name of a collection"));
+                }
+                if from.is_none() && self.aliases.get(alias).is_some_and(|of| of != id) {
+                    return refused(format!("the alias {alias} is somebody else's"));
+                }
+                self.aliases.insert(alias.clone(), *id);
+            }
+            (Ddl::DropAlias { alias, .. }, _) => drop(self.aliases.remove(alias)),
             (Ddl::CreatePartition { partition, .. }, Some(held)) => {
                 held.partitions.entry(partition.name.clone()).or_default();
             }
@@ -413,11 +468,21 @@ impl Tables {
             }
             (Ddl::SetLoad { to, .. }, Some(held)) => held.load = to.clone(),
             (Ddl::SetProperties { properties, .. }, Some(held)) => held.properties = properties.clone(),
+            (Ddl::SetDatabaseProperties { .. } | Ddl::Access(_) | Ddl::AlterIndex { .. }, _) => {}
             (Ddl::DropPartition { .. } | Ddl::DropIndex { .. } | Ddl::SetLoad { to: None, .. }, None) => {}
             (ddl, None) => return refused(format!("the collection of {ddl:?} is not there")),
         }
         Ok(())
     }
+}
+
+/// Whether both are about one alias.
+fn is_of(one: &Ddl, other: &Ddl) -> bool {
+    let alias = |ddl: &Ddl| match ddl {
+        Ddl::SetAlias { alias, .. } | Ddl::DropAlias { alias, .. } => Some(alias.clone()),
+        _ => None,
+    };
+    alias(one).is_some() && alias(one) == alias(other)
 }
 
 impl Held {

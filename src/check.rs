@@ -18,12 +18,18 @@ pub async fn obstacles(
 ) -> Result<Vec<Error>> {
     let mut obstacles: Vec<Error> =
         sink.objections(wanted).into_iter().map(|text| Error::new(Kind::Refused, text)).collect();
+    let named = sink.names();
+    obstacles.extend(named.conflict(wanted));
     let mut names: BTreeMap<_, _> = BTreeMap::new();
     for collection in wanted.collections.values() {
         let ours = checkpoint.applied.collections.contains_key(&collection.id)
             || checkpoint.intents.iter().any(|step| step.collection_name() == Some(&collection.name))
             // What stands there may be the predecessor under the same name, which this pipeline will drop.
-            || checkpoint.applied.collections.values().any(|applied| applied.name == collection.name);
+            || checkpoint
+                .applied
+                .collections
+                .values()
+                .any(|applied| named.collection(&applied.name) == named.collection(&collection.name));
         if !ours {
             names.insert(&collection.name, collection);
         }

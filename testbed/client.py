@@ -254,6 +254,60 @@ class Client:
         self.call("AlterCollection", pb.AlterCollectionRequest(
             db_name=self.database, collection_name=name, properties=_pairs(properties)))
 
+    def rename(self, name: str, to: str, database: str = "") -> None:
+        self.call("RenameCollection", pb.RenameCollectionRequest(db_name=self.database, oldName=name, newName=to, newDBName=database))
+
+    def create_alias(self, alias: str, name: str) -> None:
+        self.call("CreateAlias", pb.CreateAliasRequest(db_name=self.database, collection_name=name, alias=alias))
+
+    def alter_alias(self, alias: str, name: str) -> None:
+        self.call("AlterAlias", pb.AlterAliasRequest(db_name=self.database, collection_name=name, alias=alias))
+
+    def drop_alias(self, alias: str) -> None:
+        self.call("DropAlias", pb.DropAliasRequest(db_name=self.database, alias=alias))
+
+    def meant_by(self, name: str) -> str:
+        """The collection's own name, for an alias; empty if there is neither."""
+        try:
+            return self.describe(name).schema.name
+        except Refused:
+            return ""
+
+    # --- who may do what
+    def create_user(self, user: str, password: str) -> None:
+        self.call("CreateCredential", pb.CreateCredentialRequest(username=user, password=base64.b64encode(password.encode()).decode()))
+
+    def create_role(self, role: str) -> None:
+        self.call("CreateRole", pb.CreateRoleRequest(entity=pb.RoleEntity(name=role)))
+
+    def drop_role(self, role: str) -> None:
+        self.call("DropRole", pb.DropRoleRequest(role_name=role))
+
+    def bind(self, user: str, role: str, remove: bool = False) -> None:
+        self.call("OperateUserRole", pb.OperateUserRoleRequest(username=user, role_name=role, type=int(remove)))
+
+    def grant(self, role: str, object_: str, name: str, privilege: str, revoke: bool = False) -> None:
+        self.call("OperatePrivilege", pb.OperatePrivilegeRequest(type=int(revoke), entity=self._grant(role, object_, name, privilege)))
+
+    def _grant(self, role: str, object_: str = "", name: str = "", privilege: str = ""):
+        grant = pb.GrantEntity(role=pb.RoleEntity(name=role), db_name=self.database)
+        if object_:
+            grant.object.name, grant.object_name, grant.grantor.privilege.name = object_, name, privilege
+        return grant
+
+    def grants(self, role: str) -> set[tuple[str, str, str]]:
+        """Object type, object and privilege of each grant of the role in this database."""
+        found = self.call("SelectGrant", pb.SelectGrantRequest(entity=self._grant(role)))
+        return {(g.object.name, g.object_name, g.grantor.privilege.name) for g in found.entities}
+
+    def roles(self) -> dict[str, set[str]]:
+        """The roles, each with its users."""
+        found = self.call("SelectRole", pb.SelectRoleRequest(include_user_info=True))
+        return {r.role.name: {u.name for u in r.users} for r in found.results}
+
+    def users(self) -> set[str]:
+        return set(self.call("ListCredUsers", pb.ListCredUsersRequest()).usernames)
+
     def describe(self, name: str):
         return self.call("DescribeCollection", pb.DescribeCollectionRequest(db_name=self.database, collection_name=name))
 

@@ -102,33 +102,39 @@ def selected(client_of, names: Sequence[str], exclude: Sequence[str] = ()) -> se
 
 
 def compare(source, target, names: Sequence[str], exclude: Sequence[str] = (), *, rows: bool = True,
-            duplicates: str = "", standby: bool = False) -> Report:
+            duplicates: str = "", standby: bool = False, renamed: dict[str, str] | None = None) -> Report:
     """Compares all collections that match `names` ("database.collection", with * and ?), on either side.
 
     Keys that occur more than once in a partition are an error, unless `duplicates` says that they are expected: "equal", and
     the target has as many copies, or "fewer", and it has no more than the source. A query shows one copy, and not always the
     same, so that so many rows may differ. A `standby` has keys with autoID where the source has, and shows nothing unless its
-    pipeline runs."""
+    pipeline runs.
+
+    `renamed` tells which collections have other names on the target: {"database.collection": "database.collection"}."""
     started = time.monotonic()
-    on_source, on_target = selected(source.client, names, exclude), selected(target.client, names, exclude)
+    pairs = {tuple(k.split(".")): tuple(v.split(".")) for k, v in (renamed or {}).items()}
+    back = {v: k for k, v in pairs.items()}
+    on_source = selected(source.client, names, exclude)
+    on_target = {back.get(n, n) for n in selected(target.client, [*names, *(renamed or {}).values()], exclude)}
 
     def one(which: tuple[str, str]) -> CollectionResult:
         database, name = which
         result = CollectionResult(f"{database}.{name}")
         with contextlib.ExitStack() as stack:
             s = stack.enter_context(source.client(database)) if which in on_source else None
-            t = stack.enter_context(target.client(database)) if which in on_target else None
+            there_database, there = pairs.get(which, which)
+            t = stack.enter_context(target.client(there_database)) if which in on_target else None
             if not s or not t:
                 result.problems.append(f"is on the {'source' if s else 'target'} only")
-                result.differing = _count(s or t, name)
+                result.differing = _count(s, name) if s else _count(t, there)
                 if s:
                     result.source_rows = result.differing
                 else:
                     result.target_rows = result.differing
                 return result
-            result.problems += _attribute_differences(attributes(s, name, expected_at_target=not standby), attributes(t, name))
+            result.problems += _attribute_differences(attributes(s, name, expected_at_target=not standby), attributes(t, there))
             if rows:
-                _compare_rows(s, t, name, result, duplicates)
+                _compare_rows((s, name), (t, there), result, duplicates)
         return result
 
     # Loading is mostly waiting, so several collections are worked on together.
@@ -290,9 +296,9 @@ def _read_all(client: Client, name: str, duplicates: str) -> tuple[int, dict[str
             time.sleep(2)
 
 
-def _compare_rows(s: Client, t: Client, name: str, result: CollectionResult, duplicates: str) -> None:
+def _compare_rows(s: tuple[Client, str], t: tuple[Client, str], result: CollectionResult, duplicates: str) -> None:
     with ThreadPoolExecutor(2) as pool:
-        (result.source_rows, a), (result.target_rows, b) = pool.map(lambda c: _read_all(c, name, duplicates), (s, t))
+        (result.source_rows, a), (result.target_rows, b) = pool.map(lambda side: _read_all(*side, duplicates), (s, t))
     for partition in sorted({*a, *b}):
         if partition in a and partition in b:
             (key, rows_a, count_a), (_, rows_b, count_b) = a[partition], b[partition]

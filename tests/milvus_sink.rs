@@ -46,6 +46,7 @@ fn target(uri: &str) -> MilvusTarget {
         mode: TargetMode::Write,
         adopt: false,
         connect_timeout: Duration::from_secs(5),
+        names: Default::default(),
     }
 }
 
@@ -550,7 +551,8 @@ async fn every_step_of_a_catalog_may_be_repeated() {
 
     let properties =
         BTreeMap::from([("collection.ttl.seconds".into(), "60".into()), ("a".into(), "b".into())]);
-    twice(Ddl::SetProperties { id, name: name.clone(), properties }).await;
+    let removed = Default::default();
+    twice(Ddl::SetProperties { id, name: name.clone(), removed, properties }).await;
     let described = client.describe_collection(describe.clone()).await.unwrap().into_inner();
     assert!(
         described.properties.iter().any(|pair| pair.key == "collection.ttl.seconds" && pair.value == "60")

@@ -208,6 +208,7 @@ fn target(uri: &str) -> MilvusTarget {
         mode: TargetMode::Write,
         adopt: false,
         connect_timeout: Duration::from_secs(2),
+        names: Default::default(),
     }
 }
 

@@ -18,7 +18,7 @@ use migrans::milvus::proto::msg;
 use migrans::milvus::proto::schema::DataType;
 use migrans::milvus::tso::Tso;
 use migrans::ownership::Fence;
-use migrans::pipeline::{MilvusTarget, TargetMode};
+use migrans::pipeline::{MilvusTarget, Names, TargetMode};
 use migrans::sinks::replicate::ReplicateSink;
 use migrans::sinks::{Forwarded, Operation, Sink, Write};
 use prost::Message as _;
@@ -175,6 +175,7 @@ impl FakeStandby {
             mode: TargetMode::Replicate,
             adopt: false,
             connect_timeout: Duration::from_secs(2),
+            names: Names::default(),
         };
         ReplicateSink::connect(&target, Fence::open()).await
     }

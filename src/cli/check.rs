@@ -10,7 +10,7 @@ use crate::dataflow::credits::Credits;
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::Catalog;
 use crate::ownership::{Fence, election};
-use crate::pipeline::{Pipeline, TargetConfig};
+use crate::pipeline::{Names, Pipeline, TargetConfig};
 use crate::sinks;
 use crate::sources::catalog::CatalogSource;
 use crate::sources::{self, Context};
@@ -70,6 +70,7 @@ async fn connect_all(pipeline: &Pipeline, shared: Option<&Records>) -> Vec<Error
     let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await;
     let mut wanted = None;
     if let Some(source) = keep(&mut problems, source) {
+        let source = source.with_access(pipeline.catalog.rbac);
         println!("source   {}", source.describe());
         let recognised = match source.standing().await {
             Ok(standing) => checkpoint.recognise(&standing).map(drop),
@@ -92,7 +93,7 @@ async fn connect_all(pipeline: &Pipeline, shared: Option<&Records>) -> Vec<Error
         problems.extend(stray_positions(&pipeline.source, wanted));
     }
     if let Some(wanted) = &wanted {
-        print_plan(wanted, &checkpoint);
+        print_plan(wanted, &checkpoint, &pipeline.target.names());
     }
     problems
 }
@@ -127,7 +128,7 @@ fn open_queue(pipeline: &Pipeline) -> Result<String> {
     result
 }
 
-fn print_plan(wanted: &Catalog, checkpoint: &Checkpoint) {
+fn print_plan(wanted: &Catalog, checkpoint: &Checkpoint, names: &Names) {
     println!("selected {} collection(s)", wanted.collections.len());
     for collection in wanted.collections.values() {
         let state = if checkpoint.applied.collections.contains_key(&collection.id) {
@@ -136,13 +137,18 @@ fn print_plan(wanted: &Catalog, checkpoint: &Checkpoint) {
             "is to be created"
         };
         println!(
-            "  {:<40} {state}: {} shard(s), {} partition(s), {} field(s), {} index(es){}",
-            collection.name.to_string(),
+            "  {:<40} {state}: {} shard(s), {} partition(s), {} field(s), {} index(es), {} alias(es){}",
+            names.both(&collection.name),
             collection.shards,
             collection.partitions.len(),
             collection.schema.fields.len(),
             collection.indexes.len(),
+            wanted.aliases.values().filter(|alias| alias.collection == collection.id).count(),
             if collection.load.is_some() { ", loaded" } else { "" },
         );
+    }
+    if let Some(access) = &wanted.access {
+        let (roles, grants, users) = (access.roles.len(), access.grants.len(), access.users.len());
+        println!("  {roles} role(s), {grants} grant(s), and the roles of {users} user(s)");
     }
 }

@@ -85,7 +85,7 @@ pub(super) fn checkpoint(command: Command) -> Result<()> {
 fn show(pipeline: &Pipeline, json: bool) -> Result<()> {
     let (place, records) = look(pipeline)?;
     let read = Checkpoint::from_records(&records)?;
-    let mut shown = Shown::new(&read, &pipeline.source.mq, clock::wall());
+    let mut shown = Shown::new(&read, &pipeline.source.mq, &pipeline.target.names(), clock::wall());
     checkpoint::owner(&records, pipeline, &mut shown)?;
     if json {
         let text = serde_json::to_string_pretty(&shown)

@@ -58,7 +58,7 @@ pub fn run(path: &Path, until: Until, report: Option<&Path>, metrics: Option<Soc
             thread::sleep(LOOK.min(over.saturating_duration_since(Instant::now())));
         }
     };
-    let summary = tell::report(&summary.status, summary.elapsed);
+    let summary = tell::report(&summary.status, &pipeline.target.names(), summary.elapsed);
     println!("{}", summary.table());
     report.map_or(Ok(()), |path| summary.write(path))
 }
@@ -73,6 +73,7 @@ fn run_once(
     failures: &mut Failures,
 ) -> Result<Summary> {
     let mut display = Display::new(std::io::stderr().is_terminal());
+    let names = pipeline.target.names();
     let began = Instant::now();
     let mut reported = began;
     let result = run::run(pipeline, until, stop, host, |status| {
@@ -83,7 +84,7 @@ fn run_once(
             && reported.elapsed() >= REPORT_EVERY
         {
             reported = Instant::now();
-            if let Err(error) = tell::report(status, began.elapsed()).write(path) {
+            if let Err(error) = tell::report(status, &names, began.elapsed()).write(path) {
                 tracing::warn!("{}", error.report());
             }
         }

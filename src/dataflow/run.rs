@@ -159,7 +159,7 @@ fn connect(pipeline: &Pipeline, fence: Fence, tasks: &Tasks, stop: &AtomicBool) 
         let sink = sinks::connect(&pipeline.target, fence).await?;
         let select = pipeline.select.clone();
         let source = CatalogSource::connect(&pipeline.source, move |name| select.matches(name)).await?;
-        Ok(Some(Connected { sink, source }))
+        Ok(Some(Connected { sink, source: source.with_access(pipeline.catalog.rbac) }))
     };
     let stopped = async {
         while !stop.load(Ordering::Acquire) {
@@ -539,6 +539,7 @@ impl Worker {
                 entry: Entry {
                     start: self.pipeline.source.start,
                     positions: self.pipeline.source.positions.clone(),
+                    names: self.pipeline.target.names(),
                 },
                 standby: self.pipeline.target.is_standby(),
                 ceiling: self.ceiling,

@@ -6,6 +6,7 @@ use super::channels::{ChannelNow, Waiting};
 use super::run::Status;
 use crate::milvus::tso::Tso;
 use crate::ownership::Standing;
+use crate::pipeline::Names;
 use crate::progress::{
     ChannelReport, CollectionProgress, CollectionReport, LagPercentiles, MemoryReport, OwnershipReport,
     Report, RowCounts, Snapshot, WaitedReport,
@@ -56,11 +57,12 @@ fn waiting(status: &Status) -> Option<String> {
 }
 
 /// A run's report, `elapsed` after its beginning.
-pub fn report(status: &Status, elapsed: Duration) -> Report {
+pub fn report(status: &Status, names: &Names, elapsed: Duration) -> Report {
     let now = &status.now;
     let applied = now.collections.iter().filter(|(_, counts)| counts.durable() > 0);
     let collections = applied.map(|(name, counts)| CollectionReport {
         name: name.to_string(),
+        on_target: names.other(name).map(|name| name.to_string()),
         rows: RowCounts { inserted: counts.inserted, upserted: counts.upserted, deleted: counts.deleted },
         bytes: counts.bytes,
     });

@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::access::{Access, AccessStep};
 use super::channel::{PChannel, Position, VChannel};
 use super::proto::schema::DataType;
 use super::tso::Tso;
@@ -181,6 +182,15 @@ impl Field {
     }
 }
 
+/// A second name of a collection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alias {
+    /// The collection that it stands for.
+    pub collection: CollectionId,
+    /// When it came to stand for that one.
+    pub changed: Tso,
+}
+
 /// One step of bringing the target's catalog in line with the source's. Every step is safe to repeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ddl {
@@ -193,6 +203,17 @@ pub enum Ddl {
         /// Its name.
         name: String,
     },
+    /// Change a database's properties to these.
+    SetDatabaseProperties {
+        /// Its id at the source.
+        id: i64,
+        /// Its name.
+        name: String,
+        /// Properties that it had and is to have no more.
+        removed: BTreeSet<String>,
+        /// All its properties.
+        properties: BTreeMap<String, String>,
+    },
     /// Create a collection with the partitions that it has in `Collection::partitions`. Its indexes and load
     /// state follow as steps of their own.
     CreateCollection(std::sync::Arc<Collection>),
@@ -201,6 +222,37 @@ pub enum Ddl {
         /// Its id at the source.
         id: CollectionId,
         /// Its name.
+        name: CollectionName,
+    },
+    /// Give a collection another name, perhaps in another database.
+    RenameCollection {
+        /// The collection.
+        id: CollectionId,
+        /// Its name.
+        name: CollectionName,
+        /// The other one.
+        to: CollectionName,
+    },
+    /// Let an alias stand for a collection, whether it is a new one or stands for another so far.
+    SetAlias {
+        /// The alias.
+        alias: CollectionName,
+        /// The collection.
+        id: CollectionId,
+        /// Its name.
+        name: CollectionName,
+        /// The collection that it stands for so far.
+        from: Option<CollectionName>,
+        /// When the source did that.
+        changed: Tso,
+    },
+    /// Drop an alias.
+    DropAlias {
+        /// The alias.
+        alias: CollectionName,
+        /// The collection that it stands for.
+        id: CollectionId,
+        /// That one's name.
         name: CollectionName,
     },
     /// Create a partition.
@@ -236,6 +288,19 @@ pub enum Ddl {
         /// The index.
         index: Index,
     },
+    /// Change parameters of an index that can be changed in place.
+    AlterIndex {
+        /// The collection.
+        id: CollectionId,
+        /// Its name.
+        name: CollectionName,
+        /// The index' id at the source.
+        index_id: i64,
+        /// Parameters that it had and is to have no more.
+        removed: BTreeSet<String>,
+        /// The index.
+        index: Index,
+    },
     /// Drop an index.
     DropIndex {
         /// The collection.
@@ -264,48 +329,135 @@ pub enum Ddl {
         id: CollectionId,
         /// Its name.
         name: CollectionName,
+        /// Properties that it had and is to have no more.
+        removed: BTreeSet<String>,
         /// All its properties.
         properties: BTreeMap<String, String>,
     },
+    /// Change who may do what.
+    Access(AccessStep),
 }
 
 impl Ddl {
     /// The collection that the step is about, `None` for a database's.
     pub fn collection(&self) -> Option<CollectionId> {
         match self {
-            Ddl::CreateDatabase(_) | Ddl::DropDatabase { .. } => None,
+            Ddl::CreateDatabase(_)
+            | Ddl::DropDatabase { .. }
+            | Ddl::SetDatabaseProperties { .. }
+            | Ddl::Access(_) => None,
             Ddl::CreateCollection(collection) => Some(collection.id),
             Ddl::DropCollection { id, .. }
+            | Ddl::RenameCollection { id, .. }
+            | Ddl::SetAlias { id, .. }
+            | Ddl::DropAlias { id, .. }
             | Ddl::CreatePartition { id, .. }
             | Ddl::DropPartition { id, .. }
             | Ddl::CreateIndex { id, .. }
+            | Ddl::AlterIndex { id, .. }
             | Ddl::DropIndex { id, .. }
             | Ddl::SetLoad { id, .. }
             | Ddl::SetProperties { id, .. } => Some(*id),
         }
     }
 
-    /// The name of the collection that the step is about, `None` for a database's.
+    /// Puts other names of collections and databases in the place of those that it has.
+    pub fn rename(
+        &mut self,
+        collection: &dyn Fn(&CollectionName) -> CollectionName,
+        database: &dyn Fn(&str) -> String,
+    ) {
+        match self {
+            Ddl::CreateDatabase(created) => created.name = database(&created.name),
+            Ddl::DropDatabase { name, .. } | Ddl::SetDatabaseProperties { name, .. } => {
+                *name = database(name)
+            }
+            Ddl::RenameCollection { to, .. } => *to = collection(to),
+            // An alias stands in the database of its collection.
+            Ddl::SetAlias { alias, name, from, .. } => {
+                *alias = CollectionName { database: collection(name).database, ..collection(alias) };
+                *from = from.take().map(|from| collection(&from));
+            }
+            Ddl::DropAlias { alias, name, .. } => {
+                *alias = CollectionName { database: collection(name).database, ..collection(alias) };
+            }
+            Ddl::Access(step) => step.rename(collection, database),
+            _ => {}
+        }
+        if let Some(name) = self.collection_name() {
+            self.set_collection_name(collection(name));
+        }
+    }
+
+    /// The name of the collection that the step is about, `None` for a database's. A collection that is renamed: the old
+    /// name.
     pub fn collection_name(&self) -> Option<&CollectionName> {
         match self {
-            Ddl::CreateDatabase(_) | Ddl::DropDatabase { .. } => None,
+            Ddl::CreateDatabase(_)
+            | Ddl::DropDatabase { .. }
+            | Ddl::SetDatabaseProperties { .. }
+            | Ddl::Access(_) => None,
             Ddl::CreateCollection(collection) => Some(&collection.name),
             Ddl::DropCollection { name, .. }
+            | Ddl::RenameCollection { name, .. }
+            | Ddl::SetAlias { name, .. }
+            | Ddl::DropAlias { name, .. }
             | Ddl::CreatePartition { name, .. }
             | Ddl::DropPartition { name, .. }
             | Ddl::CreateIndex { name, .. }
+            | Ddl::AlterIndex { name, .. }
             | Ddl::DropIndex { name, .. }
             | Ddl::SetLoad { name, .. }
             | Ddl::SetProperties { name, .. } => Some(name),
         }
     }
+
+    /// Other names that the step takes or gives up, or on which it depends, beside [`Ddl::collection_name`].
+    pub fn other_names(&self) -> Vec<&CollectionName> {
+        match self {
+            Ddl::RenameCollection { to, .. } => vec![to],
+            Ddl::SetAlias { alias, from, .. } => std::iter::once(alias).chain(from).collect(),
+            Ddl::DropAlias { alias, .. } => vec![alias],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Puts another name in the place of [`Ddl::collection_name`], if there is one.
+    pub fn set_collection_name(&mut self, new: CollectionName) {
+        match self {
+            Ddl::CreateDatabase(_)
+            | Ddl::DropDatabase { .. }
+            | Ddl::SetDatabaseProperties { .. }
+            | Ddl::Access(_) => {}
+            Ddl::CreateCollection(collection) => {
+                if collection.name != new {
+                    std::sync::Arc::make_mut(collection).name = new;
+                }
+            }
+            Ddl::DropCollection { name, .. }
+            | Ddl::RenameCollection { name, .. }
+            | Ddl::SetAlias { name, .. }
+            | Ddl::DropAlias { name, .. }
+            | Ddl::CreatePartition { name, .. }
+            | Ddl::DropPartition { name, .. }
+            | Ddl::CreateIndex { name, .. }
+            | Ddl::AlterIndex { name, .. }
+            | Ddl::DropIndex { name, .. }
+            | Ddl::SetLoad { name, .. }
+            | Ddl::SetProperties { name, .. } => *name = new,
+        }
+    }
 }
 
 /// A selected part of a cluster's catalog. The source's as read, or the target's as far as it was applied.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     /// Databases by id.
     pub databases: BTreeMap<i64, Database>,
     /// Collections by id.
     pub collections: BTreeMap<CollectionId, Collection>,
+    /// Aliases by name. They and collections share their names.
+    pub aliases: BTreeMap<CollectionName, Alias>,
+    /// Who may do what; `None` where that is not followed.
+    pub access: Option<Access>,
 }

@@ -1,5 +1,6 @@
 //! Facts of Milvus: timestamps, names, schema, log messages, column data. No I/O.
 
+pub mod access;
 pub mod catalog;
 pub mod change;
 pub mod channel;

@@ -25,12 +25,12 @@ use timely::scheduling::SyncActivator;
 use super::{CatalogEvent, ChannelEvent};
 use crate::dataflow::checkpoint::Checkpoint;
 use crate::dataflow::shared::Shared;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::{Catalog, Collection, CollectionId, Ddl};
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::position::MsgPosition;
 use crate::milvus::tso::Tso;
-use crate::pipeline::StartAt;
+use crate::pipeline::{Names, StartAt};
 use crate::sources::catalog::{CatalogUpdate, DropTimes, Observed, applied_after, difference};
 use crate::sources::{CLOCK_SLACK, Start};
 
@@ -116,13 +116,16 @@ pub struct News {
     pub events: Vec<CatalogEvent>,
 }
 
-/// Where channels are begun that have no recorded position.
+/// How the source's collections are taken in: where channels are begun that have no recorded position, and under which
+/// names.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
     /// Those of collections that are there when the pipeline starts.
     pub start: StartAt,
     /// Single vchannels, in place of that.
     pub positions: BTreeMap<VChannel, MsgPosition>,
+    /// Which names are one on the target.
+    pub names: Names,
 }
 
 /// The logic of the operator.
@@ -144,6 +147,10 @@ pub struct Follow {
     /// Channels that the pipeline starts with and that are not open yet, since their collections are later than what the
     /// catalog is known to be complete up to.
     awaited: BTreeSet<PChannel>,
+    /// Collections that were there and not selected: their rows may have been thrown away.
+    seen_ignored: BTreeSet<CollectionId>,
+    /// Whether an earlier run has got anywhere: then everything that was selected up to the floor is known.
+    resumes: bool,
 }
 
 impl Follow {
@@ -162,7 +169,26 @@ impl Follow {
             positions: checkpoint.positions.clone(),
             open: BTreeSet::new(),
             awaited: BTreeSet::new(),
+            seen_ignored: BTreeSet::new(),
+            resumes: checkpoint.frontier.is_some() && checkpoint.frontier != checkpoint.began,
         }
+    }
+
+    /// A collection that was not selected, and is now since it has got another name, lacks the rows that were not taken.
+    fn refuse_what_comes_too_late(&self, initial: bool) -> Result<()> {
+        let is_late = |collection: &&Collection| {
+            let before = initial && self.resumes && collection.created < self.floor;
+            !self.emitted.collections.contains_key(&collection.id)
+                && (before || self.seen_ignored.contains(&collection.id))
+        };
+        let Some(late) = self.wanted.collections.values().find(is_late) else { return Ok(()) };
+        let message = format!(
+            "the source's collection {} (id {}) was not selected before: it got a name that is, and its earlier rows were not taken",
+            late.name, late.id
+        );
+        Err(Error::new(Kind::Refused, message).hint(
+            "give it back the name that it had, or leave it out in [select] of a new pipeline (name and state_dir)",
+        ))
     }
 
     /// Takes an update.
@@ -187,12 +213,20 @@ impl Follow {
                 .cloned()
                 .collect();
             self.open_channels(known.iter(), true, &mut channels);
+            if self.wanted.access.is_none() {
+                // It is not followed in this run.
+                self.emitted.access = None;
+            }
         }
+        self.refuse_what_comes_too_late(initial)?;
+        self.seen_ignored.extend(update.ignored.iter().copied());
         if let Some(upto) = update.upto {
             self.upto = upto.max(self.upto);
         }
         if self.ticks_may_have_ended() {
-            let dropped = update.drop_times.collections.values().chain(update.drop_times.partitions.values());
+            let times = &update.drop_times;
+            let dropped =
+                times.collections.values().chain(times.partitions.values()).chain(times.renames.values());
             self.upto = dropped.copied().fold(latest(&self.wanted).max(self.upto), Tso::max);
         }
         if self.settled && !initial {
@@ -211,6 +245,7 @@ impl Follow {
             ignored: &update.ignored,
             other_databases: &update.other_databases,
             drop_times: &update.drop_times,
+            names: &self.entry.names,
         };
         let steps = difference(&self.emitted, &observed)?;
         let has_steps = !steps.is_empty();
@@ -254,7 +289,8 @@ impl Follow {
         let mut channels = self.wanted_channels();
         self.awaited = channels.difference(&self.open).cloned().collect();
         channels.extend(self.open.iter().cloned());
-        let dropped = drop_times.collections.values().chain(drop_times.partitions.values()).copied();
+        let dropped = drop_times.collections.values().chain(drop_times.partitions.values());
+        let dropped = dropped.chain(drop_times.renames.values()).copied();
         (channels, dropped.fold(latest(&self.wanted).max(after), Tso::max))
     }
 
@@ -362,7 +398,8 @@ fn latest(catalog: &Catalog) -> Tso {
         collection.partitions.values().map(|partition| partition.created).chain([collection.created])
     });
     let databases = catalog.databases.values().map(|database| database.created);
-    collections.chain(databases).max().unwrap_or(Tso::ZERO)
+    let aliases = catalog.aliases.values().map(|alias| alias.changed);
+    collections.chain(databases).chain(aliases).max().unwrap_or(Tso::ZERO)
 }
 
 #[cfg(test)]
@@ -393,7 +430,7 @@ mod tests {
 
     fn update(upto: Option<u64>, collections: &[Collection]) -> CatalogUpdate {
         let collections = collections.iter().map(|collection| (collection.id, collection.clone())).collect();
-        let wanted = Catalog { databases: BTreeMap::new(), collections };
+        let wanted = Catalog { collections, ..Catalog::default() };
         CatalogUpdate {
             upto: upto.map(Tso),
             wanted: Some(Arc::new(wanted)),
@@ -455,6 +492,7 @@ mod tests {
                 VChannel("a_1v0".into()),
                 MsgPosition { position: Position(vec![5]), time: Tso(5) },
             )]),
+            names: Names::default(),
         };
         let wanted: Vec<Collection> = checkpoint.applied.collections.values().cloned().collect();
         for start in [StartAt::Collection, StartAt::Latest] {
@@ -504,13 +542,15 @@ mod tests {
 
     #[test]
     fn a_pipeline_begins_where_it_is_told_to() {
-        let mut begun = Checkpoint { frontier: Some(Tso(50)), ..Checkpoint::default() };
+        let at = Some(Tso(50));
+        let mut begun = Checkpoint { frontier: at, began: at, ..Checkpoint::default() };
         let start = |checkpoint: &Checkpoint, start, positions: &[(&str, u64)]| {
             let positions = positions.iter().map(|(name, time)| {
                 let position = Position(vec![99]);
                 (VChannel((*name).into()), MsgPosition { position, time: Tso(*time) })
             });
-            let mut follow = Follow::new(checkpoint, Entry { start, positions: positions.collect() });
+            let mut follow =
+                Follow::new(checkpoint, Entry { start, positions: positions.collect(), ..Entry::default() });
             let collections = [collection(1, 10, &["a", "b"]), collection(2, 60, &["b", "c"])];
             let mut opened = follow.update(&update(None, &collections)).unwrap().channels;
             opened.extend(

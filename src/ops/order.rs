@@ -224,6 +224,11 @@ impl Order {
             Ddl::DropCollection { id, .. } => {
                 self.known.remove(id);
             }
+            Ddl::RenameCollection { id, to, .. } => {
+                if let Some(collection) = self.known.get_mut(id) {
+                    Arc::make_mut(collection).name = to.clone();
+                }
+            }
             Ddl::CreatePartition { id, partition_id, partition, .. } => {
                 if let Some(collection) = self.known.get_mut(id) {
                     Arc::make_mut(collection).partitions.insert(*partition_id, partition.clone());

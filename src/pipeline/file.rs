@@ -11,8 +11,9 @@ use super::reader::{Reader, Section};
 use super::surroundings::{self, Surroundings};
 use super::validate;
 use super::{
-    Delivery, KafkaConfig, MilvusTarget, MqConfig, OwnershipConfig, Pipeline, PulsarConfig, Restart,
-    RocksmqConfig, Secret, Select, SourceConfig, SourceMilvus, TargetConfig, TargetMode, Tls,
+    CatalogConfig, Delivery, KafkaConfig, MilvusTarget, MqConfig, Names, OwnershipConfig, Pipeline,
+    PulsarConfig, Restart, RocksmqConfig, Secret, Select, SourceConfig, SourceMilvus, TargetConfig,
+    TargetMode, Tls,
 };
 use crate::error::{Error, Kind, Result};
 use crate::milvus::channel::VChannel;
@@ -136,7 +137,10 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
     };
     let source = read_source(reader, top, name.as_deref());
     let select = read_select(reader, top);
-    let target = read_target(reader, top);
+    let section = reader.section(top, &keys::CATALOG);
+    reader.check_names(&section, None);
+    let rbac = reader.flag(&section, &keys::CATALOG_RBAC);
+    let target = read_target(reader, top, select.as_ref());
     if let (Some(source), Some(target)) = (&source, &target) {
         let section = reader.section(top, &keys::TARGET);
         validate::standby(reader, &section, source.start, target);
@@ -153,6 +157,7 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Pipeline> {
         state_dir: state_dir?,
         source: source?,
         select: select?,
+        catalog: CatalogConfig { rbac: rbac? },
         target: target?,
         delivery: delivery?,
         ownership: if owned { Some(ownership?) } else { None },
@@ -276,7 +281,7 @@ fn read_pulsar(reader: &mut Reader<'_>, mq: &Section<'_>, name: Option<&str>) ->
     })
 }
 
-fn read_target(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<TargetConfig> {
+fn read_target(reader: &mut Reader<'_>, top: &Section<'_>, select: Option<&Select>) -> Option<TargetConfig> {
     let target = reader.section(top, &keys::TARGET);
     match read_type(reader, &target, &keys::TARGET_TYPE)? {
         "milvus" => {
@@ -287,6 +292,7 @@ fn read_target(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<TargetConfi
             let connect_timeout = reader.duration(&target, &keys::TARGET_CONNECT_TIMEOUT);
             let tls = reader.section(&target, &keys::TARGET_TLS);
             let tls = read_tls(reader, &tls, &keys::TARGET_TLS_KEYS, uri.as_ref().map(std::slice::from_ref));
+            let names = read_names(reader, &target, select);
             Some(TargetConfig::Milvus(MilvusTarget {
                 uri: uri?,
                 token,
@@ -294,11 +300,22 @@ fn read_target(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<TargetConfi
                 mode: if mode? == "replicate" { TargetMode::Replicate } else { TargetMode::Write },
                 adopt: adopt?,
                 connect_timeout: connect_timeout?,
+                names: names?,
             }))
         }
         "null" => Some(TargetConfig::Null),
         _ => None,
     }
+}
+
+fn read_names(reader: &mut Reader<'_>, target: &Section<'_>, select: Option<&Select>) -> Option<Names> {
+    let section = reader.section(target, &keys::TARGET_NAMES);
+    let entries = reader.entries(&section, validate::name_entry)?;
+    let names = Names::new(entries.iter().map(|(from, to)| (from.as_str(), to.as_str())));
+    if let Some(select) = select {
+        validate::names(reader, &section, &names, select);
+    }
+    Some(names)
 }
 
 /// The `type` of a table. Which other keys the table can have depends on it; if it is written, but wrong, they can't

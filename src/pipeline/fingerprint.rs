@@ -7,7 +7,8 @@
 //!   queue's own encoding;
 //! - `start` and the positions: what lies before them is not on the target, and never will be;
 //! - the selection: a collection that it takes in later would lack all its rows up to F;
-//! - the target's kind and address: another target does not hold what the checkpoint claims.
+//! - the target's kind and address: another target does not hold what the checkpoint claims;
+//! - the names on the target: what was applied stands under those of the last run.
 //!
 //! It is not bound to how the source is reached (etcd's addresses, the queue's folder), to credentials, TLS, `adopt`
 //! or `[delivery]`: these may change between runs. The pipeline's name is no part of it, as the checkpoint keeps that
@@ -33,6 +34,9 @@ struct Identity {
     collections: Vec<String>,
     exclude: Vec<String>,
     target: String,
+    /// Left out where there are none: a file without the table is what it was before there was one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    names: Vec<String>,
 }
 
 /// How a pipeline differs from the one that wrote a state.
@@ -88,6 +92,7 @@ impl Pipeline {
             ),
             (&keys::SELECT_EXCLUDE, "exclude in [select]", list(&theirs.exclude), list(&ours.exclude)),
             (&keys::TARGET_URI, "[target]", theirs.target, ours.target),
+            (&keys::TARGET_URI, "[target.names]", list(&theirs.names), list(&ours.names)),
         ]
         .into_iter()
         .filter(|(_, _, theirs, ours)| theirs != ours)
@@ -133,6 +138,13 @@ impl Identity {
                 }
                 TargetConfig::Null => "null".to_owned(),
             },
+            names: pipeline
+                .target
+                .names()
+                .entries()
+                .iter()
+                .map(|(from, to)| format!("{from} = {to}"))
+                .collect(),
         }
     }
 }
@@ -223,6 +235,11 @@ mod tests {
                 "type = \"milvus\"",
                 "mode = \"replicate\", type = \"milvus\"",
                 "[target] was milvus at http://target:19530, is standby at http://target:19530",
+            ),
+            (
+                "type = \"milvus\"",
+                "names = { a = \"z\", \"b.c\" = \"b.d\" }, type = \"milvus\"",
+                "[target.names] was [], is [a = z, b.c = b.d]",
             ),
             (
                 "type = \"milvus\", uri = \"http://Target:19530\"",

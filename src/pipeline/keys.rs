@@ -212,6 +212,15 @@ pub static SELECT: Table = Table {
               for any run of characters and `?` for any single one, neither reaches over the dot, and case matters. \
               Collections that appear later are taken as well if they match.",
 };
+/// `[catalog]`
+pub static CATALOG: Table = Table {
+    path: "catalog",
+    variants: &[],
+    required: false,
+    free: None,
+    meaning: "What is carried over beside collections, their aliases, indexes, properties and load states. `docs/catalog.md` \
+              lists all of it.",
+};
 /// `[target]`
 pub static TARGET: Table =
     Table { path: "target", variants: &[], required: true, free: None, meaning: "Where the changes go." };
@@ -222,6 +231,19 @@ pub static TARGET_TLS: Table = Table {
     required: false,
     free: None,
     meaning: "TLS for the connection to the target, beyond what `https://` in its address does by itself.",
+};
+/// `[target.names]`
+pub static TARGET_NAMES: Table = Table {
+    path: "target.names",
+    variants: &["milvus"],
+    required: false,
+    free: Some(
+        "names at the source, `database` or `database.collection`: the name on the target, of the same form",
+    ),
+    meaning: "Under which names things stand on the target, where these are not the source's: `\"shop\" = \"archive\"` for a \
+              whole database, `\"shop.orders\" = \"archive.old_orders\"` for one collection, which wins. A database that is \
+              not there is created. Aliases and grants follow. Two collections that would have one name are refused. They must stay \
+              between runs, since everything stands under these names; `docs/catalog.md` has the rules.",
 };
 /// `[delivery]`
 pub static DELIVERY: Table = Table {
@@ -554,6 +576,19 @@ pub static SELECT_EXCLUDE: Key = Key {
         "a collection that is taken in later would lack its earlier rows, and one that is left out would be dropped",
     ),
 };
+/// `rbac` in `[catalog]`
+pub static CATALOG_RBAC: Key = Key {
+    table: "catalog",
+    variants: &[],
+    name: "rbac",
+    shape: Shape::Flag,
+    default: Default::Value("false"),
+    meaning: "Whether roles, grants, privilege groups and the roles of users follow too. The token in `[target]` has to be one \
+              of a user that may do that. Users themselves are not created, since the source has only hashes of their passwords: \
+              those that are missing are told. `root`, `admin` and `public` are left alone.",
+    example: "true",
+    between_runs: BetweenRuns::Free,
+};
 /// `type` in `[target]`
 pub static TARGET_TYPE: Key = Key {
     table: "target",
@@ -873,7 +908,7 @@ const fn tls_keys(table: &'static str, variants: &'static [&'static str]) -> Tls
 }
 
 /// All tables, each after the one around it.
-pub static TABLES: [&Table; 17] = [
+pub static TABLES: [&Table; 19] = [
     &TOP,
     &SOURCE,
     &SOURCE_ETCD_TLS,
@@ -884,8 +919,10 @@ pub static TABLES: [&Table; 17] = [
     &SOURCE_MQ_OPTIONS,
     &SOURCE_POSITIONS,
     &SELECT,
+    &CATALOG,
     &TARGET,
     &TARGET_TLS,
+    &TARGET_NAMES,
     &DELIVERY,
     &OWNERSHIP,
     &OWNERSHIP_ETCD_TLS,
@@ -894,7 +931,7 @@ pub static TABLES: [&Table; 17] = [
 ];
 
 /// All keys, by table.
-pub static KEYS: [&Key; 65] = [
+pub static KEYS: [&Key; 66] = [
     &NAME,
     &STATE_DIR,
     &SOURCE_ETCD,
@@ -931,6 +968,7 @@ pub static KEYS: [&Key; 65] = [
     &SOURCE_MQ_TLS_KEYS.server_name,
     &SELECT_COLLECTIONS,
     &SELECT_EXCLUDE,
+    &CATALOG_RBAC,
     &TARGET_TYPE,
     &TARGET_URI,
     &TARGET_TOKEN,

@@ -15,6 +15,7 @@ pub mod env;
 mod file;
 mod fingerprint;
 pub mod keys;
+mod names;
 mod problem;
 mod reader;
 pub mod reference;
@@ -25,9 +26,9 @@ pub mod units;
 mod validate;
 
 pub use self::fingerprint::Difference;
+pub use self::names::{Names, is_permanent};
 pub use self::secrets::{MASK, find_mask, masked};
 pub use self::surroundings::{References, Surroundings, environment};
-
 /// A pipeline file, read and validated, with all defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
@@ -39,6 +40,8 @@ pub struct Pipeline {
     pub source: SourceConfig,
     /// Which collections.
     pub select: Select,
+    /// What beside collections.
+    pub catalog: CatalogConfig,
     /// Where changes go.
     pub target: TargetConfig,
     /// How.
@@ -201,6 +204,13 @@ pub struct Select {
     pub exclude: Vec<String>,
 }
 
+/// `[catalog]`
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CatalogConfig {
+    /// Roles, grants, privilege groups and the roles of users.
+    pub rbac: bool,
+}
+
 /// `[target]`
 #[derive(Clone, Debug)]
 pub enum TargetConfig {
@@ -225,6 +235,18 @@ pub struct MilvusTarget {
     pub adopt: bool,
     /// How long connecting may take.
     pub connect_timeout: Duration,
+    /// Names that are not those of the source.
+    pub names: Names,
+}
+
+impl TargetConfig {
+    /// Names that are not those of the source.
+    pub fn names(&self) -> Names {
+        match self {
+            TargetConfig::Milvus(target) => target.names.clone(),
+            TargetConfig::Null => Names::default(),
+        }
+    }
 }
 
 /// `mode` in `[target]` of Milvus

@@ -86,6 +86,13 @@ impl<'f> Reader<'f> {
         self.problem(section.at, path.to_owned(), format!("[{path}] {message}"), Some(hint));
     }
 
+    /// Records a problem with an entry of a table whose keys are the user's own, at its place.
+    pub fn object_to_entry(&mut self, section: &Section<'_>, entry: &str, (message, hint): Objection) {
+        let at = section.entry(entry).map(|value| value.span().start).or(section.at);
+        let path = section.table.path;
+        self.problem(at, format!("{path}.{entry}"), format!("\"{entry}\" in [{path}] {message}"), Some(hint));
+    }
+
     fn problem(&mut self, at: Option<usize>, key: String, message: String, hint: Option<String>) {
         self.problems.push(Problem { at, key: Some(key), message, hint });
     }

@@ -81,6 +81,11 @@ pub(super) fn objection(pattern: &str) -> Option<(String, String)> {
     Some(objection)
 }
 
+/// Whether `pattern` can match collections of `database`.
+pub(super) fn takes_from(pattern: &str, database: &str) -> bool {
+    pattern.split_once('.').is_some_and(|(databases, _)| wildcard(databases, database))
+}
+
 /// Whether `exclude` takes away everything that `pattern` could match. (It may say no where the answer is yes.)
 pub(super) fn covers(exclude: &str, pattern: &str) -> bool {
     if exclude == pattern {

@@ -6,7 +6,7 @@ use http::Uri;
 
 use super::keys::{self, TlsKeys};
 use super::reader::{Objection, Reader, Section};
-use super::{Delivery, Select, StartAt, TargetConfig, select};
+use super::{Delivery, Names, Select, StartAt, TargetConfig, names, select};
 use crate::milvus::channel::VChannel;
 use crate::milvus::position::MsgPosition;
 use crate::milvus::tso::Tso;
@@ -232,6 +232,21 @@ pub(super) fn selection(reader: &mut Reader<'_>, section: &Section<'_>, select: 
         let message = "leaves out everything that \"collections\" takes".to_owned();
         let hint = "remove patterns from exclude, or add others to collections".to_owned();
         reader.object(section, &keys::SELECT_EXCLUDE, (message, hint));
+    }
+}
+
+/// An entry of `[target.names]` by itself.
+pub(super) fn name_entry(from: &str, to: &str) -> Result<String, Objection> {
+    match names::objection(from, to) {
+        Some(objection) => Err(objection),
+        None => Ok(to.to_owned()),
+    }
+}
+
+/// The entries of `[target.names]` go together, and with the selection.
+pub(super) fn names(reader: &mut Reader<'_>, section: &Section<'_>, names: &Names, select: &Select) {
+    for (entry, objection) in names::objections(names, select) {
+        reader.object_to_entry(section, &entry, objection);
     }
 }
 

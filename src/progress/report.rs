@@ -109,6 +109,9 @@ pub struct RowCounts {
 pub struct CollectionReport {
     /// Its name, `database.collection`.
     pub name: String,
+    /// Its name on the target, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_target: Option<String>,
     /// Its rows.
     #[serde(flatten)]
     pub rows: RowCounts,
@@ -206,11 +209,11 @@ impl Report {
             ]
         };
         for collection in &self.collections {
-            lines.push(line(
-                human::shortened(&collection.name, NAME_WIDTH),
-                collection.rows,
-                collection.bytes,
-            ));
+            let name = match &collection.on_target {
+                Some(on_target) => format!("{} → {on_target}", collection.name),
+                None => collection.name.clone(),
+            };
+            lines.push(line(human::shortened(&name, NAME_WIDTH), collection.rows, collection.bytes));
         }
         lines.push(line("total".to_owned(), self.rows, self.bytes));
         let mut text = aligned(&lines);
@@ -268,6 +271,7 @@ mod tests {
     fn report() -> Report {
         let collection = |name: &str, inserted, deleted, bytes| CollectionReport {
             name: name.to_owned(),
+            on_target: None,
             rows: RowCounts { inserted, upserted: 0, deleted },
             bytes,
         };

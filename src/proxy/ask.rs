@@ -38,7 +38,8 @@ macro_rules! answers {
 
 answers!(
     ListDatabasesResponse ShowCollectionsResponse DescribeCollectionResponse ShowPartitionsResponse
-    DescribeIndexResponse GetLoadStateResponse AllocTimestampResponse
+    DescribeIndexResponse GetLoadStateResponse AllocTimestampResponse ListCredUsersResponse SelectRoleResponse
+    SelectGrantResponse ListPrivilegeGroupsResponse
 );
 
 impl Client {

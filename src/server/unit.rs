@@ -135,6 +135,7 @@ impl Unit {
         let Kept { record, pipeline } = &*lock(&self.kept);
         let live = self.live();
         let labels = pipeline.as_ref().map(|pipeline| pipeline.labels.clone());
+        let names = pipeline.as_ref().map(|pipeline| pipeline.target.names()).unwrap_or_default();
         View {
             name: self.name.clone(),
             state: live.state,
@@ -144,7 +145,7 @@ impl Unit {
             failures: live.failures,
             created: record.created.clone(),
             changed: record.changed.clone(),
-            report: live.status.as_ref().map(|status| tell::report(status, live.elapsed)),
+            report: live.status.as_ref().map(|status| tell::report(status, &names, live.elapsed)),
             extra: record.extra.clone(),
         }
     }

@@ -12,9 +12,10 @@ use crate::milvus::change::Message;
 use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
 use crate::ownership::Fence;
-use crate::pipeline::TargetConfig;
+use crate::pipeline::{Names, TargetConfig};
 
 pub mod milvus;
+mod named;
 pub mod null;
 pub mod replicate;
 
@@ -42,6 +43,12 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Reasons why this sink could not create these objects (limits, types, versions), in words for the user.
     fn objections(&self, wanted: &Catalog) -> Vec<String>;
+
+    /// The names under which it keeps things, where they are not those that it is told. They are for queues in which names
+    /// of the target wait for each other, and for the user; nobody else has to put them in.
+    fn names(&self) -> Names {
+        Names::default()
+    }
 
     /// What it is, for logs and `check`: e.g. `Milvus v2.3.5 at http://127.0.0.1:19530`.
     fn describe(&self) -> String;
@@ -78,7 +85,7 @@ pub enum Found {
 /// One call's worth of changes to one partition of one collection.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// The collection as the source has it. Its name is the name on the target.
+    /// The collection as the source has it.
     pub collection: Arc<Collection>,
     /// The partition by name; `None` where the partition key decides, and in a delete from all partitions.
     pub partition: Option<Arc<str>>,
@@ -113,11 +120,13 @@ pub struct Forwarded {
 /// Connects to the target that a pipeline file names. The one place where sinks are registered.
 /// Whatever is written asks `fence` before.
 pub async fn connect(config: &TargetConfig, fence: Fence) -> Result<Arc<dyn Sink>> {
-    match config {
+    let sink: Arc<dyn Sink> = match config {
         TargetConfig::Milvus(standby) if config.is_standby() => {
-            Ok(Arc::new(replicate::ReplicateSink::connect(standby, fence).await?))
+            Arc::new(replicate::ReplicateSink::connect(standby, fence).await?)
         }
-        TargetConfig::Milvus(config) => Ok(Arc::new(milvus::MilvusSink::connect(config, fence).await?)),
-        TargetConfig::Null => Ok(Arc::new(null::NullSink)),
-    }
+        TargetConfig::Milvus(config) => Arc::new(milvus::MilvusSink::connect(config, fence).await?),
+        TargetConfig::Null => Arc::new(null::NullSink),
+    };
+    let names = config.names();
+    Ok(if names.is_empty() { sink } else { Arc::new(named::Named::new(sink, names)) })
 }

@@ -33,7 +33,7 @@ use self::unit::{PageSize, Unit, is_gone};
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::CollectionName;
 use crate::ownership::Fence;
-use crate::pipeline::{MilvusServer, Pipeline, Select, TargetConfig, TargetMode};
+use crate::pipeline::{MilvusServer, Names, Pipeline, Select, TargetConfig, TargetMode};
 use crate::progress::Work;
 use crate::proxy::{Client, Role};
 use crate::sources::catalog::CatalogSource;
@@ -79,6 +79,7 @@ struct Context {
     source: Client,
     target: Client,
     mode: TargetMode,
+    names: Names,
     frontier: Frontier,
     meter: Arc<Work>,
     differences: Mutex<Vec<Difference>>,
@@ -129,6 +130,7 @@ pub async fn verify(pipeline: &Pipeline, options: &Options, meter: Arc<Work>) ->
         source,
         target,
         mode,
+        names: pipeline.target.names(),
         frontier,
         meter,
         differences: Mutex::default(),
@@ -215,8 +217,8 @@ impl<S: Fn(&CollectionName) -> bool + Send + Sync> Verification<S> {
 
     async fn plan(&self) -> Result<Plan> {
         let catalog = self.catalog.read().await?.catalog;
-        let Context { source, target, mode, .. } = &*self.context;
-        plan::plan(&catalog, source, target, *mode, &*self.select).await
+        let Context { source, target, mode, names, .. } = &*self.context;
+        plan::plan(&catalog, source, target, *mode, names, &*self.select).await
     }
 
     /// The plan once the pipeline has brought about what was to be brought about. (Indexes and load states have no place
@@ -382,7 +384,9 @@ impl<S: Fn(&CollectionName) -> bool + Send + Sync> Verification<S> {
         problems.dedup();
         not_compared.sort_unstable();
         not_compared.dedup();
-        Ok(CollectionReport { name: name.to_string(), outcome, problems, not_compared, notes, partitions })
+        let on_target = self.context.names.other(&name).map(|name| name.to_string());
+        let name = name.to_string();
+        Ok(CollectionReport { name, on_target, outcome, problems, not_compared, notes, partitions })
     }
 
     /// The number of rows where they can be counted. Milvus' statistics are no help: they count deleted rows too.

@@ -9,7 +9,7 @@ use crate::milvus::columns::vector_size;
 use crate::milvus::proto::common::LoadState;
 use crate::milvus::proto::milvus::DescribeCollectionResponse;
 use crate::milvus::proto::schema::DataType;
-use crate::pipeline::TargetMode;
+use crate::pipeline::{Names, TargetMode};
 use crate::proxy::{Client, Role};
 use crate::sinks::milvus::compare;
 
@@ -35,6 +35,15 @@ pub(super) struct CollectionPlan {
     pub(super) is_loading: bool,
     /// Its etcd knows it, but not the source's proxy.
     pub(super) is_missing_at_proxy: bool,
+}
+
+impl CollectionPlan {
+    /// The same for a collection that has this name on the target.
+    fn standing_under(mut self, on_target: &CollectionName) -> CollectionPlan {
+        let lone = self.lone.iter_mut().map(|lone| &mut lone.unit);
+        self.units.iter_mut().chain(lone).for_each(|unit| unit.on_target = on_target.clone());
+        self
+    }
 }
 
 /// Rows without anything to compare them with.
@@ -70,8 +79,12 @@ pub(super) async fn plan(
     source: &Client,
     target: &Client,
     mode: TargetMode,
+    names: &Names,
     select: &(dyn Fn(&CollectionName) -> bool + Send + Sync),
 ) -> Result<Plan> {
+    if let Some(error) = names.conflict(catalog) {
+        return Err(error);
+    }
     let mut plan = Plan::new();
     for collection in catalog.collections.values() {
         let name = &collection.name;
@@ -92,8 +105,10 @@ pub(super) async fn plan(
         if at_source.described.collection_id != collection.id.0 {
             return Err(strange_proxy(source, name));
         }
-        let at_target = find(target, name).await?;
-        plan.insert(name.clone(), pair(collection, &at_source, at_target.as_ref(), mode));
+        let on_target = names.collection(name);
+        let at_target = find(target, &on_target).await?;
+        let planned = pair(collection, &at_source, at_target.as_ref(), mode);
+        plan.insert(name.clone(), planned.standing_under(&on_target));
     }
     let first = catalog.collections.values().next();
     if let Some(first) = first.filter(|_| plan.values().all(|plan| plan.is_missing_at_proxy)) {
@@ -101,12 +116,16 @@ pub(super) async fn plan(
     }
     for database in target.databases().await? {
         for collection in target.collections(&database).await? {
-            let name = CollectionName { database: database.clone(), collection };
-            if select(&name)
-                && !plan.contains_key(&name)
-                && let Some(found) = find(target, &name).await?
+            let on_target = CollectionName { database: database.clone(), collection };
+            let sources = names.sources(&on_target);
+            let mut selected = sources.iter().filter(|name| select(name));
+            // Without its counterpart: it would come from here.
+            if let Some(name) =
+                selected.next().filter(|_| !sources.iter().any(|name| plan.contains_key(name)))
+                && let Some(found) = find(target, &on_target).await?
             {
-                plan.insert(name.clone(), alone(&name, &found, Role::Target));
+                let planned = alone(name, &found, Role::Target);
+                plan.insert(name.clone(), planned.standing_under(&on_target));
             }
         }
     }
@@ -152,6 +171,7 @@ fn alone(name: &CollectionName, found: &Found, role: Role) -> CollectionPlan {
     let key = schema.fields.iter().find(|field| field.is_primary_key).map(|field| field.name.clone());
     let unit = Unit {
         collection: name.clone(),
+        on_target: name.clone(),
         partition: None,
         key: key.unwrap_or_default(),
         fields: Vec::new(),
@@ -200,6 +220,7 @@ fn pair(collection: &Collection, source: &Found, target: Option<&Found>, mode: T
     let row_size = compared.iter().map(|field| field_size(field)).sum();
     let unit = |partition: Option<&String>| Unit {
         collection: collection.name.clone(),
+        on_target: collection.name.clone(),
         partition: partition.cloned(),
         key: key.name.clone(),
         fields: fields.clone(),

@@ -141,6 +141,9 @@ pub struct PartitionReport {
 pub struct CollectionReport {
     /// `database.collection`
     pub name: String,
+    /// Its name on the target, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_target: Option<String>,
     /// The worst of what is below.
     pub outcome: Outcome,
     /// Differences beside rows: missing things, schemas, copies of keys.
@@ -259,6 +262,9 @@ impl Report {
             let lines = lines.chain(collection.not_compared.iter().map(|line| ("not compared: ", line)));
             for (what, line) in lines.chain(collection.notes.iter().map(|line| ("note: ", line))) {
                 writeln!(text, "{}: {what}{line}", collection.name).unwrap_or_default();
+            }
+            if let Some(on_target) = &collection.on_target {
+                writeln!(text, "{}: is {on_target} on the target", collection.name).unwrap_or_default();
             }
         }
         for difference in &self.differences {

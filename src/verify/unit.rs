@@ -14,8 +14,8 @@ use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::CollectionName;
 use crate::milvus::columns::data_size;
 use crate::milvus::tso::Tso;
-use crate::proxy::Client;
 use crate::proxy::query::{MAX_ROWS, Query, is_too_large};
+use crate::proxy::{Client, Role};
 
 /// What a page of rows should take. A server sends 64 MiB at most.
 const PAGE_BYTES: usize = 4 << 20;
@@ -32,7 +32,10 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// A partition of one collection that is on both sides, or the whole of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unit {
+    /// The collection's name at the source.
     pub(super) collection: CollectionName,
+    /// Its name on the target.
+    pub(super) on_target: CollectionName,
     /// The partition; `None` where a partition key decides.
     pub(super) partition: Option<String>,
     /// The field of the primary key.
@@ -81,6 +84,14 @@ impl PageSize {
 }
 
 impl Unit {
+    /// Its collection's name at this server.
+    fn name_at(&self, client: &Client) -> &CollectionName {
+        match client.role() {
+            Role::Source => &self.collection,
+            Role::Target => &self.on_target,
+        }
+    }
+
     /// The number of rows in `range`, each copy of a key counted.
     pub(super) async fn count(&self, client: &Client, range: &Range, not_before: Tso) -> Result<u64> {
         self.count_where(client, range.filter(&self.key), not_before).await
@@ -93,7 +104,7 @@ impl Unit {
 
     async fn count_where(&self, client: &Client, filter: String, not_before: Tso) -> Result<u64> {
         const COUNT: &str = "count(*)";
-        let query = self.query(filter, vec![COUNT.to_owned()], None, not_before);
+        let query = self.query(client, filter, vec![COUNT.to_owned()], None, not_before);
         let batch = patiently(|| client.query(&query, DEADLINE)).await?;
         let count = batch.column_by_name(COUNT).filter(|column| column.len() == 1);
         let count =
@@ -101,7 +112,7 @@ impl Unit {
         count.and_then(|count| u64::try_from(count).ok()).ok_or_else(|| {
             let message = format!(
                 "counting the rows of {} at {}: no count in the answer",
-                self.collection,
+                self.name_at(client),
                 client.uri()
             );
             Error::new(Kind::Corrupt, message)
@@ -117,8 +128,13 @@ impl Unit {
         not_before: Tso,
     ) -> Result<Page> {
         loop {
-            let query =
-                self.query(range.filter(&self.key), self.fields.clone(), Some(size.rows()), not_before);
+            let query = self.query(
+                client,
+                range.filter(&self.key),
+                self.fields.clone(),
+                Some(size.rows()),
+                not_before,
+            );
             match patiently(|| client.query(&query, DEADLINE)).await {
                 Err(error) if is_too_large(&error) && size.shrink() => {}
                 result => return self.hashed(&result?, range, client),
@@ -162,7 +178,8 @@ impl Unit {
             // Without a limit, a key that is there several times is shown once, or not at all. With one it is shown once,
             // but not all keys may be: 2.3.5 ends its answer where the first of its segments has no more, so it is a
             // beginning of what there is.
-            let query = self.query(list(&self.key, some), self.fields.clone(), Some(some.len()), not_before);
+            let query =
+                self.query(client, list(&self.key, some), self.fields.clone(), Some(some.len()), not_before);
             let batch = match patiently(|| client.query(&query, DEADLINE)).await {
                 Err(error) if is_too_large(&error) && some.len() > 1 => {
                     at_most = (some.len() / 4).max(1);
@@ -190,7 +207,7 @@ impl Unit {
         let mut limit = MAX_ROWS;
         loop {
             let filter = range.filter(&self.key);
-            let query = self.query(filter, vec![self.key.clone()], Some(limit), not_before);
+            let query = self.query(client, filter, vec![self.key.clone()], Some(limit), not_before);
             let batch = match patiently(|| client.query(&query, DEADLINE)).await {
                 Err(error) if is_too_large(&error) && limit > 1 => {
                     limit = (limit / 4).max(1);
@@ -209,7 +226,7 @@ impl Unit {
     /// Which of the fields the server gives, and why it does not give the others.
     pub(super) async fn withheld(&self, client: &Client, not_before: Tso) -> Result<Vec<(String, String)>> {
         let first = Some(1);
-        let all = self.query(String::new(), self.fields.clone(), first, not_before);
+        let all = self.query(client, String::new(), self.fields.clone(), first, not_before);
         let whole = patiently(|| client.query(&all, DEADLINE)).await;
         let mut withheld = Vec::new();
         let reason = match whole {
@@ -223,7 +240,7 @@ impl Unit {
         };
         for vector in &self.vectors {
             let fields = vec![self.key.clone(), vector.clone()];
-            let query = self.query(String::new(), fields, first, not_before);
+            let query = self.query(client, String::new(), fields, first, not_before);
             if let Err(error) = patiently(|| client.query(&query, DEADLINE)).await {
                 withheld.push((vector.clone(), error.to_string()));
             }
@@ -236,13 +253,20 @@ impl Unit {
     }
 
     async fn has_key(&self, client: &Client) -> bool {
-        let query = self.query(String::new(), vec![self.key.clone()], Some(1), Tso(1));
+        let query = self.query(client, String::new(), vec![self.key.clone()], Some(1), Tso(1));
         client.query(&query, DEADLINE).await.is_ok()
     }
 
-    fn query(&self, filter: String, fields: Vec<String>, limit: Option<usize>, not_before: Tso) -> Query<'_> {
+    fn query(
+        &self,
+        client: &Client,
+        filter: String,
+        fields: Vec<String>,
+        limit: Option<usize>,
+        not_before: Tso,
+    ) -> Query<'_> {
         Query {
-            collection: &self.collection,
+            collection: self.name_at(client),
             partition: self.partition.as_deref(),
             filter,
             fields,
@@ -282,7 +306,7 @@ impl Unit {
 
     fn strays(&self, client: &Client) -> Error {
         let message =
-            format!("{} at {} answers with keys that were not asked for", self.collection, client.uri());
+            format!("{} at {} answers with keys that were not asked for", self.name_at(client), client.uri());
         Error::new(Kind::Corrupt, message).hint("is this a Milvus of 2.3 to 2.5?")
     }
 }

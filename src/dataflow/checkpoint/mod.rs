@@ -19,8 +19,10 @@
 //! | `clock` | by which clock that is (see [`crate::clock`]) |
 //! | `clean` | present if nothing was in flight at the last stop |
 //! | `database/<id>`, `collection/<id>` | what was made on the target, as far as it was made |
+//! | `alias/<database>.<alias>` | an alias that was made on the target |
+//! | `access` | roles and what belongs to them, as far as they were brought in line |
 //! | `adopted/<id>` | a collection that was there before and was adopted |
-//! | `intent/<id>`, `intent/database.<id>` | a step of the catalog that has begun: a start after a crash finishes it |
+//! | `intent/<id>`, `intent/database.<id>`, `intent/alias.<alias>`, `intent/access` | a step of the catalog that has begun: a start after a crash finishes it |
 //! | `seal` | how many records there are and the sum of their checksums: none is missing |
 //!
 //! Every write is one synced batch, so each state on disk is one that the pipeline was in. A value is JSON and a

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{Checkpoint, Update};
 use crate::error::{Error, Kind, Result};
-use crate::milvus::catalog::{Catalog, Collection, Database, Ddl};
+use crate::milvus::access::Access;
+use crate::milvus::catalog::{Alias, Catalog, Collection, CollectionId, CollectionName, Database, Ddl};
 use crate::milvus::channel::{PChannel, VChannel};
 
 /// All records by key, values as they are stored.
@@ -40,6 +41,8 @@ const INTENT: &str = "intent/";
 const ADOPTED: &str = "adopted/";
 const DATABASE: &str = "database/";
 const COLLECTION: &str = "collection/";
+const ALIAS: &str = "alias/";
+const ACCESS: &str = "access";
 
 /// What is before the checksum's digits.
 const MARK: &[u8; 2] = b" #";
@@ -179,8 +182,8 @@ fn check_format(stored: &[u8]) -> Result<()> {
 }
 
 fn is_known(key: &str) -> bool {
-    [FORMAT_KEY, PIPELINE, EPOCH, SOURCE, BEGAN, FRONTIER, CALLS_UNTIL, CLOCK, CLEAN].contains(&key)
-        || [POSITION, SENT_HIGH, INTENT, ADOPTED, DATABASE, COLLECTION]
+    [FORMAT_KEY, PIPELINE, EPOCH, SOURCE, BEGAN, FRONTIER, CALLS_UNTIL, CLOCK, CLEAN, ACCESS].contains(&key)
+        || [POSITION, SENT_HIGH, INTENT, ADOPTED, DATABASE, COLLECTION, ALIAS]
             .iter()
             .any(|prefix| key.strip_prefix(prefix).is_some_and(|id| !id.is_empty()))
 }
@@ -277,25 +280,36 @@ impl Update {
 }
 
 fn intent_key(ddl: &Ddl) -> String {
-    match (ddl.collection(), ddl) {
-        (Some(id), _) => format!("{INTENT}{id}"),
-        (None, Ddl::CreateDatabase(Database { id, .. }) | Ddl::DropDatabase { id, .. }) => {
-            format!("{INTENT}database.{id}")
-        }
-        (None, _) => format!("{INTENT}-"),
+    match ddl {
+        Ddl::CreateDatabase(Database { id, .. })
+        | Ddl::DropDatabase { id, .. }
+        | Ddl::SetDatabaseProperties { id, .. } => format!("{INTENT}database.{id}"),
+        Ddl::SetAlias { alias, .. } | Ddl::DropAlias { alias, .. } => format!("{INTENT}alias.{alias}"),
+        Ddl::Access(_) => format!("{INTENT}{ACCESS}"),
+        _ => format!("{INTENT}{}", ddl.collection().unwrap_or(CollectionId(-1))),
     }
 }
 
 fn applied(changes: &mut Vec<RecordChange>, ddl: &Ddl, catalog: &Catalog) -> Result<()> {
     changes.push(RecordChange::Delete(intent_key(ddl)));
     match ddl {
-        Ddl::CreateDatabase(Database { id, .. }) | Ddl::DropDatabase { id, .. } => {
+        Ddl::CreateDatabase(Database { id, .. })
+        | Ddl::DropDatabase { id, .. }
+        | Ddl::SetDatabaseProperties { id, .. } => {
             let key = format!("{DATABASE}{id}");
             changes.push(match catalog.databases.get(id) {
                 Some(database) => put(key, database)?,
                 None => RecordChange::Delete(key),
             });
         }
+        Ddl::SetAlias { alias, .. } | Ddl::DropAlias { alias, .. } => {
+            let key = format!("{ALIAS}{alias}");
+            changes.push(match catalog.aliases.get(alias) {
+                Some(of) => put(key, &(alias, of))?,
+                None => RecordChange::Delete(key),
+            });
+        }
+        Ddl::Access(_) => changes.push(put(ACCESS, &catalog.access)?),
         _ => {
             let Some(id) = ddl.collection() else { return Ok(()) };
             let key = format!("{COLLECTION}{id}");
@@ -330,6 +344,11 @@ impl Checkpoint {
             clean: get(records, CLEAN)?.unwrap_or(false),
             ..Checkpoint::default()
         };
+        checkpoint.applied.access = get::<Option<Access>>(records, ACCESS)?.flatten();
+        if let Some(access) = &mut checkpoint.applied.access {
+            // Whether a user is on the target is for somebody else to see to: each run looks again.
+            access.users.clear();
+        }
         for (key, value) in records {
             let Some(slash) = key.find('/') else { continue };
             let (prefix, id) = key.split_at(slash + 1);
@@ -338,6 +357,10 @@ impl Checkpoint {
                 SENT_HIGH => drop(checkpoint.sent_high.insert(VChannel(id.into()), decode(key, value)?)),
                 INTENT => checkpoint.intents.push(decode(key, value)?),
                 ADOPTED => drop(checkpoint.adopted.insert(decode(key, value)?)),
+                ALIAS => {
+                    let (alias, of): (CollectionName, Alias) = decode(key, value)?;
+                    checkpoint.applied.aliases.insert(alias, of);
+                }
                 DATABASE => {
                     let database: Database = decode(key, value)?;
                     checkpoint.applied.databases.insert(database.id, database);

@@ -10,7 +10,7 @@ use super::source::moment;
 use super::state::Checkpoint;
 use crate::milvus::tso::Tso;
 use crate::ops::apply::describe;
-use crate::pipeline::MqConfig;
+use crate::pipeline::{MqConfig, Names};
 use crate::progress::human;
 use crate::sources;
 
@@ -74,6 +74,9 @@ pub struct ShownCollection {
     pub id: i64,
     /// Its name, with its database.
     pub name: String,
+    /// Its name on the target, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_target: Option<String>,
     /// When it was created at the source.
     pub created: Time,
     /// Its partitions.
@@ -96,7 +99,7 @@ impl From<Tso> for Time {
 
 impl Shown {
     /// Of a `checkpoint` whose positions are in a queue of this kind, at a time in Unix milliseconds.
-    pub fn new(checkpoint: &Checkpoint, mq: &MqConfig, unix_now: u64) -> Shown {
+    pub fn new(checkpoint: &Checkpoint, mq: &MqConfig, names: &Names, unix_now: u64) -> Shown {
         let in_doubt = checkpoint
             .sent_high
             .iter()
@@ -104,6 +107,7 @@ impl Shown {
         let collections = checkpoint.applied.collections.values().map(|collection| ShownCollection {
             id: collection.id.0,
             name: collection.name.to_string(),
+            on_target: names.other(&collection.name).map(|name| name.to_string()),
             created: collection.created.into(),
             partitions: collection.partitions.values().map(|partition| partition.name.clone()).collect(),
             indexes: collection.indexes.values().map(|index| index.name.clone()).collect(),
@@ -190,7 +194,8 @@ impl Shown {
             line("database", database.clone());
         }
         for collection in &self.collections {
-            let ShownCollection { id, name, partitions, indexes, loaded, adopted, .. } = collection;
+            let ShownCollection { id, name, on_target, partitions, indexes, loaded, adopted, .. } =
+                collection;
             let state = match (loaded, adopted) {
                 (true, true) => ", loaded, adopted",
                 (true, false) => ", loaded",
@@ -198,7 +203,9 @@ impl Shown {
                 (false, false) => "",
             };
             let counts = format!("{} partition(s), {} index(es)", partitions.len(), indexes.len());
-            line("collection", format!("{name} (id {id}): {counts}{state}"));
+            let on_target =
+                on_target.as_ref().map(|name| format!(", {name} on the target")).unwrap_or_default();
+            line("collection", format!("{name} (id {id}{on_target}): {counts}{state}"));
         }
         for step in &self.intents {
             line("begun", step.clone());

@@ -408,7 +408,7 @@ fn it_is_shown_to_people_and_programs() {
     let (_folder, records) = full();
     let pipeline = pipeline("orders", "there");
     let checkpoint = Checkpoint::from_records(&records).unwrap();
-    let mut shown = Shown::new(&checkpoint, &pipeline.source.mq, 0);
+    let mut shown = Shown::new(&checkpoint, &pipeline.source.mq, &pipeline.target.names(), 0);
     owner(&records, &pipeline, &mut shown).unwrap();
     let text = shown.text();
     for part in [

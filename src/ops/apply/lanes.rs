@@ -1,6 +1,6 @@
 //! What may go out now: the logic of `apply`, without timely, tokio or a clock.
 //!
-//! Work waits in one queue per collection *name*, so that a collection which is created again under its name comes
+//! Work waits in one queue per collection *name* (that on the target), so that a collection which is created again under its name comes
 //! after the drop of the old one. Within a queue, the batches of different shards are independent, those of one shard
 //! go out in order, side by side where they touch no common key, and a step of the catalog waits for everything before
 //! it and holds back everything after it.
@@ -20,6 +20,7 @@ use crate::milvus::channel::VChannel;
 use crate::milvus::tso::Tso;
 use crate::ops::batch::Batch;
 use crate::ops::coalesce::{SpanWork, Work};
+use crate::pipeline::Names;
 use crate::sinks::Operation;
 
 /// The first pause before a call is sent again, and the longest.
@@ -82,9 +83,12 @@ pub struct Limits {
 /// The logic of the operator.
 pub struct Lanes {
     limits: Limits,
+    names: Names,
     chance: StdRng,
     pace: Pace,
     queues: BTreeMap<String, Queue>,
+    /// Steps that are not done and are about more queues than the one that they wait in, by number: the others.
+    wide: BTreeMap<u64, Vec<String>>,
     flights: BTreeMap<CallId, Flight>,
     spans: VecDeque<SpanState>,
     next_span: u64,
@@ -144,9 +148,11 @@ impl Lanes {
     pub fn new(limits: Limits, recorded: HashMap<VChannel, Tso>, hold_until: Option<Instant>) -> Lanes {
         Lanes {
             limits,
+            names: Names::default(),
             chance: StdRng::seed_from_u64(limits.seed),
             pace: Pace::new(limits.max_calls),
             queues: BTreeMap::new(),
+            wide: BTreeMap::new(),
             flights: BTreeMap::new(),
             spans: VecDeque::new(),
             next_span: 0,
@@ -162,6 +168,12 @@ impl Lanes {
         }
     }
 
+    /// The same where collections have these names on the target.
+    pub fn named(mut self, names: Names) -> Lanes {
+        self.names = names;
+        self
+    }
+
     /// Takes a span. Returns its number; numbers count up by one.
     pub fn push(&mut self, span: SpanWork) -> u64 {
         let id = self.next_span;
@@ -169,7 +181,11 @@ impl Lanes {
         self.spans.push_back(SpanState { id, left: span.work.len() });
         for work in span.work {
             self.queued_bytes += work.bytes();
-            let queue = self.queues.entry(work.queue()).or_insert_with(Queue::new);
+            let others = work.other_queues(&self.names);
+            if !others.is_empty() {
+                self.wide.insert(self.next_item, others);
+            }
+            let queue = self.queues.entry(work.queue(&self.names)).or_insert_with(Queue::new);
             queue.items.push_back(Item {
                 span: id,
                 number: self.next_item,
@@ -230,7 +246,8 @@ impl Lanes {
                 if self.stop == Stop::AfterSpans && !self.has_begun(item.span) {
                     break;
                 }
-                let waits = item.not_before.is_some_and(|at| now < at);
+                let waits =
+                    item.not_before.is_some_and(|at| now < at) || self.is_held_back(&name, item.number);
                 match &item.work {
                     Work::Ddl(ddl) => {
                         if index > 0 || waits || queue.in_flight > 0 || !self.may_run(ddl, item.number) {
@@ -289,15 +306,33 @@ impl Lanes {
         Some(action)
     }
 
-    /// Whether a step has to wait for none in another queue: a database goes once all that came before in it is done, and
+    /// Whether an earlier step that waits in another queue is about what this item is about too.
+    fn is_held_back(&self, queue: &str, number: u64) -> bool {
+        let own = self.wide.get(&number);
+        let is_own = |other: &String| other == queue || own.is_some_and(|own| own.contains(other));
+        self.wide.range(..number).any(|(_, others)| others.iter().any(is_own))
+    }
+
+    /// Whether a step has to wait for none in another queue: one that is about several queues goes once all that came before
+    /// in each is done, a database goes once all that came before in it is done, and
     /// its collections come once it is there. `number` is the step's own.
     fn may_run(&self, ddl: &Ddl, number: u64) -> bool {
-        let is_before = |queue: &str| match ddl {
-            Ddl::DropDatabase { name, .. } => {
-                queue.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('.'))
-            }
-            Ddl::CreateCollection(collection) => queue.strip_suffix('/') == Some(&*collection.name.database),
-            _ => false,
+        let others = self.wide.get(&number);
+        let is_other = |queue: &str| others.is_some_and(|others| others.iter().any(|other| other == queue));
+        let is_before = |queue: &str| {
+            is_other(queue)
+                || match ddl {
+                    Ddl::RenameCollection { to, .. } => {
+                        queue.strip_suffix('/') == Some(&*self.names.collection(to).database)
+                    }
+                    Ddl::DropDatabase { name, .. } => queue
+                        .strip_prefix(self.names.database(name))
+                        .is_some_and(|rest| rest.starts_with('.')),
+                    Ddl::CreateCollection(collection) => {
+                        queue.strip_suffix('/') == Some(&*self.names.collection(&collection.name).database)
+                    }
+                    _ => false,
+                }
         };
         let mut waiting =
             self.queues.iter().flat_map(|(name, queue)| queue.items.iter().map(move |item| (name, item)));
@@ -355,6 +390,7 @@ impl Lanes {
                 if state.items.is_empty() && state.in_flight == 0 {
                     self.queues.remove(&queue);
                 }
+                self.wide.remove(&item.number);
                 if let Some(span) = self.spans.iter_mut().find(|span| span.id == item.span) {
                     span.left -= 1;
                     if span.left > 0 {
@@ -409,7 +445,7 @@ impl Lanes {
         self.queued_bytes += item.work.bytes();
         // Back to where it was: before everything of its shard that came after it.
         let place = state.items.iter().position(|other| other.span >= item.span).unwrap_or(state.items.len());
-        let waiting = Some(format!("{}: {error}", item.work.queue()));
+        let waiting = Some(format!("{queue}: {error}"));
         let place = if item.work.is_batch() { place.min(state.items.len()) } else { 0 };
         state.items.insert(place, item);
         ended.retried = Some(error.kind());
@@ -500,16 +536,34 @@ impl Work {
         }
     }
 
+    /// Further queues that it is about.
+    fn other_queues(&self, names: &Names) -> Vec<String> {
+        let Work::Ddl(ddl) = self else { return Vec::new() };
+        if ddl.other_names().is_empty() {
+            return Vec::new();
+        }
+        let mut ddl = Ddl::clone(ddl);
+        names.put_into(&mut ddl);
+        let own = self.queue(names);
+        let others = ddl.other_names().into_iter().map(CollectionName::to_string);
+        others.filter(|other| *other != own).collect()
+    }
+
     /// The queue it waits in: the collection's name, or the database's with a mark that no collection has.
-    fn queue(&self) -> String {
+    fn queue(&self, names: &Names) -> String {
         let name: Option<&CollectionName> = match self {
             Work::Batch(batch) => Some(&batch.write.collection.name),
             Work::Ddl(ddl) => ddl.collection_name(),
         };
         match (name, self) {
-            (Some(name), _) => name.to_string(),
-            (None, Work::Ddl(Ddl::CreateDatabase(database))) => format!("{}/", database.name),
-            (None, Work::Ddl(Ddl::DropDatabase { name, .. })) => format!("{name}/"),
+            (Some(name), _) => names.collection(name).to_string(),
+            (None, Work::Ddl(Ddl::CreateDatabase(database))) => {
+                format!("{}/", names.database(&database.name))
+            }
+            (None, Work::Ddl(Ddl::DropDatabase { name, .. } | Ddl::SetDatabaseProperties { name, .. })) => {
+                format!("{}/", names.database(name))
+            }
+            // Who may do what: one after the other.
             (None, _) => String::from("/"),
         }
     }

@@ -82,7 +82,7 @@ pub fn apply<'scope>(
         } else {
             apply.checkpoint.sent_high.clone().into_iter().collect()
         };
-        let mut lanes = Lanes::new(apply.limits, recorded, hold_until);
+        let mut lanes = Lanes::new(apply.limits, recorded, hold_until).named(apply.sink.names());
         let steps = Arc::new(Steps::new(&apply));
         let wake = Arc::new(Mutex::new(wake));
         let notify = move || {
@@ -252,7 +252,9 @@ impl Steps {
     async fn run(&self, ddl: &Ddl) -> Result<()> {
         let is_default = matches!(ddl, Ddl::CreateDatabase(database) if database.name == "default");
         if !is_default {
-            tracing::info!("{}", describe(ddl));
+            let on_target = ddl.collection_name().and_then(|name| self.sink.names().other(name));
+            let on_target = on_target.map(|name| format!(" ({name} on the target)")).unwrap_or_default();
+            tracing::info!("{}{on_target}", describe(ddl));
         }
         failpoint::pass(Point::DdlBefore);
         let adopted = ddl.collection().is_some_and(|id| self.has_adopted(id));
@@ -333,7 +335,7 @@ pub async fn check_adoption(
     adopt: bool,
     wanted: &crate::milvus::catalog::Collection,
 ) -> Result<()> {
-    let name = &wanted.name;
+    let name = sink.names().collection(&wanted.name);
     if !adopt {
         return Err(Error::new(
             Kind::Conflict,
@@ -376,5 +378,13 @@ pub fn describe(ddl: &Ddl) -> String {
         },
         Ddl::SetLoad { name, to: None, .. } => format!("release {name}"),
         Ddl::SetProperties { name, .. } => format!("set properties of {name}"),
+        Ddl::SetDatabaseProperties { name, .. } => format!("set properties of database {name}"),
+        Ddl::RenameCollection { name, to, .. } => format!("rename collection {name} to {to}"),
+        Ddl::SetAlias { alias, name, .. } => format!("let the alias {alias} stand for {name}"),
+        Ddl::DropAlias { alias, .. } => format!("drop the alias {alias}"),
+        Ddl::AlterIndex { name, index, .. } => {
+            format!("alter index {} on {name}.{}", index.name, index.field)
+        }
+        Ddl::Access(step) => step.to_string(),
     }
 }

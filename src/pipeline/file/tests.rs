@@ -267,7 +267,7 @@ fn a_key_in_the_wrong_place_is_told_the_right_one() {
     );
     assert_eq!(
         wrong("uri =", "zzz = 3\nuri ="),
-        "p.toml:15:1: unknown key \"zzz\" in [target]\n  hint: known here: type, uri, token, mode, adopt, connect_timeout, tls"
+        "p.toml:15:1: unknown key \"zzz\" in [target]\n  hint: known here: type, uri, token, mode, adopt, connect_timeout, tls, names"
     );
 }
 
@@ -449,6 +449,31 @@ fn the_table_of_keys_is_in_order() {
     for (at, table) in TABLES.iter().enumerate() {
         let around = TABLES.iter().position(|other| Some(other.path) == table.parent());
         assert!(table.path.is_empty() || around.is_some_and(|around| around < at), "{}", table.path);
+    }
+}
+
+#[test]
+fn names_on_the_target_go_with_the_selection_and_with_each_other() {
+    let with = |names: &str| MINIMAL.replace("[target]\n", &format!("[target]\nnames = {{ {names} }}\n"));
+    let pipeline = parse(&with("default = \"archive\", \"default.a\" = \"old.b\"")).unwrap();
+    let entries = [("default", "archive"), ("default.a", "old.b")];
+    assert_eq!(pipeline.target.names().entries(), entries.map(|(from, to)| (from.to_owned(), to.to_owned())));
+    for (names, problem) in [
+        (
+            "\"default.a\" = \"x.y\", \"default.b\" = \"x.y\"",
+            "\"default.b\" in [target.names] would be \"x.y\", and so would \"default.a\"",
+        ),
+        ("\"shop.a\" = \"x.y\"", "\"shop.a\" in [target.names] is not selected by [select]"),
+        ("shop = \"x\"", "\"shop\" in [target.names] is a database of which [select] takes nothing"),
+        ("\"default.a\" = \"x\"", "\"default.a\" in [target.names] names a collection, and \"x\" is none"),
+        ("default = \"x.y\"", "\"default\" in [target.names] names a database, and \"x.y\" is none"),
+        ("\"default.*\" = \"x.y\"", "\"default.*\" in [target.names] is a pattern"),
+        ("\"default.a.b\" = \"x.y\"", "is no name of a database or a collection"),
+        ("\"default.a\" = \"x.2y\"", "\"2y\" is no name that Milvus takes"),
+        ("default = \"\"", "\"\" is no name that Milvus takes"),
+    ] {
+        let report = parse(&with(names)).unwrap_err().report();
+        assert!(report.contains(problem) && report.contains("p.toml:14:"), "{names}\n{report}");
     }
 }
 

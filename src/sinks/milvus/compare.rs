@@ -158,6 +158,12 @@ pub(super) fn objections(wanted: &Catalog, version: &Version) -> Vec<String> {
             ));
         }
     }
+    if wanted.access.as_ref().is_some_and(|access| !access.groups.is_empty()) && !version.is_at_least(2, 5, 0)
+    {
+        out.push(format!(
+            "the source has privilege groups ([catalog] rbac), which need Milvus 2.5, and the target is {version}"
+        ));
+    }
     for collection in wanted.collections.values() {
         let name = &collection.name;
         if collection.schema.primary_key().is_none() {
@@ -209,6 +215,7 @@ fn type_name(data_type: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::milvus::access::Access;
     use crate::milvus::catalog::{CollectionId, CollectionName, Database, Schema};
     use crate::milvus::tso::Tso;
 
@@ -326,10 +333,13 @@ mod tests {
         catalog.collections.insert(CollectionId(2), other);
         let properties = BTreeMap::from([("a".into(), "b".into())]);
         catalog.databases.insert(2, Database { id: 2, name: "d".into(), created: Tso(1), properties });
+        let groups = BTreeMap::from([("g".to_owned(), ["Query".to_owned()].into())]);
+        catalog.access = Some(Access { groups, ..Access::default() });
         assert_eq!(
             objections(&catalog, &old),
             [
                 "database d has properties, which Milvus v2.3.5 does not know",
+                "the source has privilege groups ([catalog] rbac), which need Milvus 2.5, and the target is v2.3.5",
                 "collection default.c has 2 vector fields, Milvus v2.3.5 can hold one",
                 "collection default.c: field `w` is SparseFloatVector, which needs Milvus 2.4.0, and the target is v2.3.5",
                 "collection default.c: field `n` is nullable or has a default, which needs Milvus 2.5, and the target is v2.3.5",

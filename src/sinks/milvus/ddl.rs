@@ -11,12 +11,16 @@ use super::compare;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::{self, Point};
 use crate::milvus::catalog::{Collection, CollectionName, Database, Ddl, Index, Load, Partition};
-use crate::milvus::proto::common::{LoadState, MsgBase, ReplicateInfo};
+use crate::milvus::proto::common::{KeyValuePair, LoadState, MsgBase, ReplicateInfo};
 use crate::milvus::proto::milvus as pb;
 use crate::milvus::tso::Tso;
 use crate::pipeline::TargetMode;
 use crate::proxy::{Client, none_if_missing, request};
+use crate::sources::catalog::ALTERABLE;
 use prost::Message as _;
+
+mod access;
+mod names;
 
 /// How long the effect of a call may take to show.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -96,9 +100,19 @@ impl Steps<'_> {
             Ddl::CreatePartition { name, partition, .. } => self.create_partition(name, partition).await,
             Ddl::DropPartition { name, partition, .. } => self.drop_partition(name, partition).await,
             Ddl::CreateIndex { name, index, .. } => self.create_index(name, index).await,
+            Ddl::AlterIndex { name, index, removed, .. } => self.alter_index(name, index, removed).await,
             Ddl::DropIndex { name, index, .. } => self.drop_index(name, index).await,
             Ddl::SetLoad { name, from, to, .. } => self.set_load(name, from.as_ref(), to.as_ref()).await,
-            Ddl::SetProperties { name, properties, .. } => self.set_properties(name, properties).await,
+            Ddl::SetProperties { name, removed, properties, .. } => {
+                self.set_properties(name, removed, properties).await
+            }
+            Ddl::SetDatabaseProperties { name, removed, properties, .. } => {
+                self.set_database_properties(name, removed, properties).await
+            }
+            Ddl::RenameCollection { name, to, .. } => self.rename(name, to).await,
+            Ddl::SetAlias { alias, name, from, .. } => self.set_alias(alias, name, from.as_ref()).await,
+            Ddl::DropAlias { alias, .. } => self.drop_alias(alias).await,
+            Ddl::Access(step) => self.access(step).await,
         }
     }
 
@@ -117,6 +131,92 @@ impl Steps<'_> {
             .change(&what, self.client.rpc().create_database(request(message, self.deadline)), self.deadline)
             .await?;
         self.until(&what, || self.has_database(&database.name)).await
+    }
+
+    /// For what is to be in a database of which nothing else is known.
+    async fn create_database_by_name(&self, name: &str) -> Result<()> {
+        let (name, created, properties) = (name.to_owned(), Default::default(), BTreeMap::new());
+        self.create_database(&Database { id: 0, name, created, properties }).await
+    }
+
+    /// What a server says that it has can't be seen: 2.4 has no call for it in this protocol. Setting it again is harmless.
+    async fn set_database_properties(
+        &self,
+        name: &str,
+        removed: &BTreeSet<String>,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let what = format!("setting properties of database {name}");
+        if !self.client.version().is_at_least(2, 4, 0) {
+            let message = format!("{what}: {} is a Milvus without them", self.client.uri());
+            return Err(Error::new(Kind::Refused, message).hint("they need Milvus 2.4"));
+        }
+        for message in
+            self.alterations(&what, removed, properties).into_iter().map(|(properties, delete_keys)| {
+                pb::AlterDatabaseRequest {
+                    db_name: name.to_owned(),
+                    properties,
+                    delete_keys,
+                    ..Default::default()
+                }
+            })
+        {
+            let mut rpc = self.client.rpc();
+            let call = rpc.alter_database(request(message, self.deadline));
+            self.client.change(&what, call, self.deadline).await?;
+        }
+        failpoint::pass(Point::DdlUnchecked);
+        Ok(())
+    }
+
+    /// The calls that an alteration takes: what to set, and what to remove. Milvus (2.5) takes one of both at a time, and
+    /// earlier versions can't remove, which is told.
+    fn alterations(
+        &self,
+        what: &str,
+        removed: &BTreeSet<String>,
+        properties: &BTreeMap<String, String>,
+    ) -> Vec<(Vec<KeyValuePair>, Vec<String>)> {
+        let mut calls = vec![(compare::properties(properties), Vec::new())];
+        if !removed.is_empty() && self.client.version().is_at_least(2, 5, 0) {
+            calls.push((Vec::new(), removed.iter().cloned().collect()));
+        } else if !removed.is_empty() {
+            tracing::warn!(
+                "{what}: {removed:?} is no more at the source; Milvus before 2.5 can't take it away"
+            );
+        }
+        calls.retain(|(set, remove)| !set.is_empty() || !remove.is_empty());
+        calls
+    }
+
+    async fn alter_index(
+        &self,
+        name: &CollectionName,
+        index: &Index,
+        removed: &BTreeSet<String>,
+    ) -> Result<()> {
+        let what = format!("altering index {} of {name}", index.name);
+        if !self.client.version().is_at_least(2, 4, 0) {
+            let message = format!("{what}: {} is a Milvus that can't", self.client.uri());
+            return Err(Error::new(Kind::Refused, message).hint("it needs Milvus 2.4"));
+        }
+        let kept = |(key, _): &(&String, &String)| ALTERABLE.contains(&key.as_str());
+        let params =
+            index.params.iter().filter(kept).map(|(key, value)| (key.clone(), value.clone())).collect();
+        for (extra_params, delete_keys) in self.alterations(&what, removed, &params) {
+            let message = pb::AlterIndexRequest {
+                db_name: name.database.clone(),
+                collection_name: name.collection.clone(),
+                index_name: index.name.clone(),
+                extra_params,
+                delete_keys,
+                ..Default::default()
+            };
+            let mut rpc = self.client.rpc();
+            let call = rpc.alter_index(request(message, self.deadline));
+            self.client.change(&what, call, self.deadline).await?;
+        }
+        self.until(&what, || self.has_index(name, index)).await
     }
 
     async fn drop_database(&self, name: &str) -> Result<()> {
@@ -145,13 +245,7 @@ impl Steps<'_> {
 
     async fn create_collection(&self, collection: &Collection) -> Result<()> {
         let name = &collection.name;
-        let database = Database {
-            id: 0,
-            name: name.database.clone(),
-            created: Default::default(),
-            properties: BTreeMap::new(),
-        };
-        self.create_database(&database).await?;
+        self.create_database_by_name(&name.database).await?;
         if self.client.describe(name).await?.is_none() {
             let partition_count = i64::try_from(collection.partitions.len()).unwrap_or(0);
             let message = pb::CreateCollectionRequest {
@@ -435,28 +529,26 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// Sets properties. Milvus before 2.5 can't take one away, so what the target has beyond these is only told.
+    /// Sets properties. What the target has beyond these is told.
     async fn set_properties(
         &self,
         name: &CollectionName,
+        removed: &BTreeSet<String>,
         properties: &BTreeMap<String, String>,
     ) -> Result<()> {
         let wanted = compare::properties(properties);
         let what = format!("setting properties of collection {name}");
-        if !wanted.is_empty() {
+        for (properties, delete_keys) in self.alterations(&what, removed, properties) {
             let message = pb::AlterCollectionRequest {
                 db_name: name.database.clone(),
                 collection_name: name.collection.clone(),
-                properties: wanted.clone(),
+                properties,
+                delete_keys,
                 ..Default::default()
             };
-            self.client
-                .change(
-                    &what,
-                    self.client.rpc().alter_collection(request(message, self.deadline)),
-                    self.deadline,
-                )
-                .await?;
+            let mut rpc = self.client.rpc();
+            let call = rpc.alter_collection(request(message, self.deadline));
+            self.client.change(&what, call, self.deadline).await?;
         }
         let found = || async {
             let described = self.client.describe(name).await?;

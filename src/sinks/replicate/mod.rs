@@ -222,7 +222,8 @@ impl Sink for ReplicateSink {
                     self.keep(*id, newer);
                 }
             }
-            Ddl::DropCollection { id, .. } => self.forget(*id),
+            // By the next time that its messages come, it has its other name.
+            Ddl::DropCollection { id, .. } | Ddl::RenameCollection { id, .. } => self.forget(*id),
             _ => {}
         }
         Ok(())

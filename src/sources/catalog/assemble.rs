@@ -7,18 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 
+use super::access;
 use super::keys::{DEFAULT_DATABASE, Key, Meta};
 use super::mirror::{Entry, Mirror};
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::{
-    Catalog, Collection, CollectionId, CollectionName, Database, Field, Index, Load, Partition, PartitionId,
-    Schema,
+    Alias, Catalog, Collection, CollectionId, CollectionName, Database, Field, Index, Load, Partition,
+    PartitionId, Schema,
 };
 use crate::milvus::channel::{PChannel, Position, VChannel};
 use crate::milvus::proto::common::KeyValuePair;
-use crate::milvus::proto::etcd::{CollectionInfo, DatabaseInfo, PartitionInfo};
+use crate::milvus::proto::etcd::{AliasInfo, CollectionInfo, DatabaseInfo, PartitionInfo};
 use crate::milvus::proto::index::FieldIndex;
-use crate::milvus::proto::query::{CollectionLoadInfo, PartitionLoadInfo};
+use crate::milvus::proto::query::{CollectionLoadInfo, PartitionLoadInfo, Replica};
 use crate::milvus::proto::schema::FieldSchema;
 use crate::milvus::tso::Tso;
 
@@ -33,6 +34,8 @@ const LOADED: i32 = 2;
 const LOAD_COLLECTION: i32 = 2;
 /// Fields below are Milvus' own: `RowID` and `Timestamp`.
 const FIRST_USER_FIELD: i64 = 100;
+/// The resource group in which everything is loaded that names none.
+const DEFAULT_RESOURCE_GROUP: &str = "__default_resource_group";
 /// What the unnamed database is called.
 const DEFAULT_DATABASE_NAME: &str = "default";
 /// No collection can have such a name (Milvus allows 255 characters, none of them a control character), so a selection
@@ -49,6 +52,8 @@ pub struct Assembled {
     pub ignored: BTreeSet<CollectionId>,
     /// Databases that exist and are not in the catalog.
     pub other_databases: BTreeSet<i64>,
+    /// Selected collections that are loaded in other resource groups than the default one, and in which.
+    pub resource_groups: BTreeMap<CollectionName, BTreeSet<String>>,
 }
 
 /// Puts together what `mirror` holds of the collections that `select` takes.
@@ -60,7 +65,7 @@ pub fn assemble(mirror: &Mirror, meta: &Meta, select: &dyn Fn(&CollectionName) -
     let databases = reader.databases()?;
     let mut assembled = Assembled::default();
     for (key, entry) in mirror.collections() {
-        let Key::Collection(id, database) = key else { continue };
+        let &Key::Collection(id, database) = key else { continue };
         let info: CollectionInfo = reader.decode(key, entry)?;
         if info.state != CREATED && info.state != CREATING {
             continue;
@@ -84,6 +89,11 @@ pub fn assemble(mirror: &Mirror, meta: &Meta, select: &dyn Fn(&CollectionName) -
             assembled.catalog.collections.insert(id, collection);
         }
     }
+    assembled.catalog.aliases = reader.aliases(&databases, &assembled.catalog)?;
+    assembled.resource_groups = reader.resource_groups(&assembled.catalog)?;
+    if meta.has_access() {
+        assembled.catalog.access = Some(access::assemble(mirror, select));
+    }
     for (id, database) in databases {
         let all = CollectionName { database: database.name.clone(), collection: NO_NAME.to_owned() };
         if select(&all) {
@@ -101,7 +111,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn decode<M: Message + Default>(&self, key: Key, entry: &Entry) -> Result<M> {
+    fn decode<M: Message + Default>(&self, key: &Key, entry: &Entry) -> Result<M> {
         M::decode(entry.value.as_slice()).map_err(|error| {
             let path = self.meta.path(key);
             Error::new(
@@ -207,6 +217,40 @@ impl Reader<'_> {
         Ok(partitions)
     }
 
+    /// Those of the collections in `catalog`.
+    fn aliases(
+        &self,
+        databases: &BTreeMap<i64, Database>,
+        catalog: &Catalog,
+    ) -> Result<BTreeMap<CollectionName, Alias>> {
+        let mut aliases = BTreeMap::new();
+        for (key, entry) in self.mirror.from(Key::Alias(None, "".into())) {
+            let Key::Alias(database, name) = key else { break };
+            let info: AliasInfo = self.decode(key, entry)?;
+            let of = CollectionId(info.collection_id);
+            let Some(database) = databases.get(&database.unwrap_or(DEFAULT_DATABASE)) else { continue };
+            if info.state == CREATED && catalog.collections.contains_key(&of) {
+                let name = CollectionName { database: database.name.clone(), collection: name.to_string() };
+                aliases.insert(name, Alias { collection: of, changed: Tso(info.created_time) });
+            }
+        }
+        Ok(aliases)
+    }
+
+    fn resource_groups(&self, catalog: &Catalog) -> Result<BTreeMap<CollectionName, BTreeSet<String>>> {
+        let mut groups: BTreeMap<CollectionName, BTreeSet<String>> = BTreeMap::new();
+        for (id, collection) in &catalog.collections {
+            let replicas = self.mirror.between(Key::Replica(*id, i64::MIN), Key::Replica(*id, i64::MAX));
+            for (key, entry) in replicas {
+                let info: Replica = self.decode(key, entry)?;
+                if !info.resource_group.is_empty() && info.resource_group != DEFAULT_RESOURCE_GROUP {
+                    groups.entry(collection.name.clone()).or_default().insert(info.resource_group);
+                }
+            }
+        }
+        Ok(groups)
+    }
+
     fn indexes(&self, id: CollectionId, fields: &[Field]) -> Result<BTreeMap<i64, Index>> {
         let mut indexes = BTreeMap::new();
         for (key, entry) in self.mirror.between(Key::Index(id, i64::MIN), Key::Index(id, i64::MAX)) {
@@ -237,8 +281,8 @@ impl Reader<'_> {
     /// as a whole has one before it is `Created`.
     fn load(&self, id: CollectionId, partitions: &BTreeMap<PartitionId, Partition>) -> Result<Option<Load>> {
         let key = Key::CollectionLoad(id);
-        let Some(entry) = self.mirror.get(key) else { return Ok(None) };
-        let info: CollectionLoadInfo = self.decode(key, entry)?;
+        let Some(entry) = self.mirror.get(&key) else { return Ok(None) };
+        let info: CollectionLoadInfo = self.decode(&key, entry)?;
         let mut known = false;
         let mut loaded = BTreeSet::new();
         let (first, last) = (PartitionId(i64::MIN), PartitionId(i64::MAX));

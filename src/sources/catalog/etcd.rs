@@ -166,8 +166,8 @@ impl Connection {
     /// Everything in all ranges at one revision. The keys are those of all ranges.
     pub async fn list(&self, meta: &Meta) -> Result<Answer> {
         let mut answer = self.revision(meta).await?;
-        for range in Range::ALL {
-            let (start, end) = meta.bounds(range);
+        for range in meta.ranges() {
+            let (start, end) = meta.bounds(*range);
             let mut start = start.into_bytes();
             loop {
                 let options = GetOptions::new()
@@ -195,12 +195,14 @@ impl Connection {
             let (start, end) = meta.bounds(range);
             (start, Some(WatchOptions::new().with_range(end).with_start_revision(revision + 1)))
         };
-        let [first, others @ ..] = Range::ALL;
+        let Some((first, others)) = meta.ranges().split_first() else {
+            return Err(Error::new(Kind::Internal, "there is nothing to watch"));
+        };
         let mut client = self.watch.clone();
-        let (start, end) = options(first);
+        let (start, end) = options(*first);
         let mut stream = self.server.answer_within(PATIENCE, client.watch(start, end)).await?;
         for range in others {
-            let (start, end) = options(range);
+            let (start, end) = options(*range);
             self.server.answer_within(PATIENCE, stream.watch(start, end)).await?;
         }
         Ok(Watch { server: self.server.clone(), meta: meta.clone(), stream })
@@ -264,6 +266,7 @@ impl Watch {
             watched.revision = watched.revision.max(kv.mod_revision());
             if let Some(key) = self.meta.parse(kv.key())? {
                 let value = match event.event_type() {
+                    EventType::Put if key.is_secret() => Some(Vec::new()),
                     EventType::Put => Some(kv.value().to_vec()),
                     EventType::Delete => None,
                 };
@@ -283,7 +286,8 @@ pub fn key_changes(meta: &Meta, keys: Vec<KeyValue>) -> Result<Vec<KeyChange>> {
     for kv in keys {
         if let Some(key) = meta.parse(kv.key())? {
             let revision = kv.mod_revision();
-            changes.push(KeyChange { key, revision, value: Some(kv.into_key_value().1) });
+            let value = if key.is_secret() { Vec::new() } else { kv.into_key_value().1 };
+            changes.push(KeyChange { key, revision, value: Some(value) });
         }
     }
     Ok(changes)

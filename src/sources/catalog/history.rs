@@ -1,4 +1,4 @@
-//! When something was dropped.
+//! When something was dropped or renamed.
 //!
 //! Up to 2.5, whatever rootcoord writes at a timestamp it also writes to `snapshots/<key>_ts<timestamp>`, in the same
 //! transaction (`suffix_snapshot.go`). Seen on 2.3.5: a drop writes the state `Dropping` there at the timestamp of the
@@ -19,7 +19,32 @@ use crate::milvus::tso::Tso;
 ///
 /// # Errors
 /// `Corrupt`, naming the key.
-pub fn drop_time(meta: &Meta, key: Key, history: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<Tso>> {
+pub fn drop_time(meta: &Meta, key: &Key, history: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<Tso>> {
+    let moments = moments(meta, key, history, |value| alive(key, value))?;
+    let gone_for_good = moments.iter().rev().take_while(|(_, alive)| !alive).last();
+    Ok(gone_for_good.map(|(ts, _)| *ts))
+}
+
+/// The time at which the collection at `key` got the name that it has at the end. `history` is as for [`drop_time`].
+///
+/// # Errors
+/// `Corrupt`, naming the key.
+pub fn rename_time(meta: &Meta, key: &Key, history: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<Tso>> {
+    let name = |value: &[u8]| {
+        let info = if value == TOMBSTONE { None } else { Some(CollectionInfo::decode(value)?) };
+        Ok(info.and_then(|info| info.schema).map(|schema| schema.name))
+    };
+    let moments = moments(meta, key, history, name)?;
+    let Some((_, last)) = moments.last() else { return Ok(None) };
+    Ok(moments.iter().rev().take_while(|(_, name)| name == last).last().map(|(ts, _)| *ts))
+}
+
+fn moments<T: Ord>(
+    meta: &Meta,
+    key: &Key,
+    history: &[(Vec<u8>, Vec<u8>)],
+    read: impl Fn(&[u8]) -> Result<T, prost::DecodeError>,
+) -> Result<Vec<(Tso, T)>> {
     let prefix = meta.history(key);
     let mut moments = Vec::with_capacity(history.len());
     for (path, value) in history {
@@ -31,14 +56,13 @@ pub fn drop_time(meta: &Meta, key: Key, history: &[(Vec<u8>, Vec<u8>)]) -> Resul
         let ts =
             path.strip_prefix(prefix.as_bytes()).and_then(|ts| std::str::from_utf8(ts).ok()?.parse().ok());
         let ts = Tso(ts.ok_or_else(corrupt)?);
-        moments.push((ts, alive(key, value).map_err(|error| corrupt().caused_by(error))?));
+        moments.push((ts, read(value).map_err(|error| corrupt().caused_by(error))?));
     }
     moments.sort_unstable();
-    let gone_for_good = moments.iter().rev().take_while(|(_, alive)| !alive).last();
-    Ok(gone_for_good.map(|(ts, _)| *ts))
+    Ok(moments)
 }
 
-fn alive(key: Key, value: &[u8]) -> Result<bool, prost::DecodeError> {
+fn alive(key: &Key, value: &[u8]) -> Result<bool, prost::DecodeError> {
     if value == TOMBSTONE {
         return Ok(false);
     }
@@ -54,6 +78,7 @@ fn alive(key: Key, value: &[u8]) -> Result<bool, prost::DecodeError> {
 mod tests {
     use super::*;
     use crate::milvus::catalog::{CollectionId, PartitionId};
+    use crate::milvus::proto::schema::CollectionSchema;
 
     const KEY: Key = Key::Collection(CollectionId(7), Some(1));
 
@@ -67,7 +92,7 @@ mod tests {
 
     fn dropped(history: &[(u64, Option<i32>)]) -> Option<u64> {
         let history: Vec<_> = history.iter().map(|(ts, state)| entry(*ts, *state)).collect();
-        drop_time(&Meta::new("by-dev", "meta"), KEY, &history).unwrap().map(|ts| ts.0)
+        drop_time(&Meta::new("by-dev", "meta"), &KEY, &history).unwrap().map(|ts| ts.0)
     }
 
     #[test]
@@ -91,17 +116,39 @@ mod tests {
     }
 
     #[test]
+    fn a_rename_is_the_first_change_with_the_last_name() {
+        let meta = Meta::new("by-dev", "meta");
+        let renamed = |history: &[(u64, &str)]| {
+            let entry = |(ts, name): &(u64, &str)| {
+                let schema = Some(CollectionSchema { name: (*name).into(), ..Default::default() });
+                let value = CollectionInfo { schema, ..Default::default() }.encode_to_vec();
+                (format!("{}{ts}", meta.history(&KEY)).into_bytes(), value)
+            };
+            let history: Vec<_> = history.iter().map(entry).collect();
+            rename_time(&meta, &KEY, &history).unwrap().map(|ts| ts.0)
+        };
+        assert_eq!(renamed(&[(100, "a"), (200, "b"), (300, "b")]), Some(200));
+        assert_eq!(renamed(&[(100, "b"), (200, "a"), (1000, "b"), (999, "a")]), Some(1000));
+        assert_eq!(
+            renamed(&[(200, "b")]),
+            Some(200),
+            "under the key of another database it begins with that"
+        );
+        assert_eq!(renamed(&[]), None);
+    }
+
+    #[test]
     fn a_partition_has_states_of_its_own() {
         let meta = Meta::new("by-dev", "meta");
         let key = Key::Partition(CollectionId(7), PartitionId(8));
         let entry = |ts: u64, state: i32| {
             let value = PartitionInfo { state, ..Default::default() }.encode_to_vec();
-            (format!("{}{ts}", meta.history(key)).into_bytes(), value)
+            (format!("{}{ts}", meta.history(&key)).into_bytes(), value)
         };
-        assert_eq!(drop_time(&meta, key, &[entry(1, 0), entry(5, 2)]).unwrap(), Some(Tso(5)));
-        let error = drop_time(&meta, key, &[(b"elsewhere".to_vec(), vec![])]).unwrap_err();
+        assert_eq!(drop_time(&meta, &key, &[entry(1, 0), entry(5, 2)]).unwrap(), Some(Tso(5)));
+        let error = drop_time(&meta, &key, &[(b"elsewhere".to_vec(), vec![])]).unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt);
-        let error = drop_time(&meta, key, &[(entry(1, 0).0, vec![0xff])]).unwrap_err();
+        let error = drop_time(&meta, &key, &[(entry(1, 0).0, vec![0xff])]).unwrap_err();
         assert!(error.message().contains("root-coord/partitions/7/8_ts1"), "{error}");
     }
 }

@@ -3,6 +3,8 @@
 //! Everything lies below `<root_path>/<meta_path>/`. The keys are those of Milvus 2.3 to 2.5
 //! (`internal/metastore/kv/rootcoord`, `.../indexcoord`, `.../querycoord`); 2.3.5 was looked at.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::{CollectionId, PartitionId};
 
@@ -10,10 +12,10 @@ use crate::milvus::catalog::{CollectionId, PartitionId};
 pub const DEFAULT_DATABASE: i64 = 1;
 
 /// How many ranges of keys there are.
-pub const RANGES: usize = 4;
+pub const RANGES: usize = 8;
 
 /// What a key is about. The order keeps what belongs to one collection together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// A `DatabaseInfo`, by the database's id.
     Database(i64),
@@ -30,6 +32,19 @@ pub enum Key {
     CollectionLoad(CollectionId),
     /// A `PartitionLoadInfo`.
     PartitionLoad(CollectionId, PartitionId),
+    /// A `Replica`, by its id.
+    Replica(CollectionId, i64),
+    /// An `AliasInfo` by its database's id, `None` as for collections.
+    Alias(Option<i64>, Arc<str>),
+    /// Something about who may do what: what stands behind `root-coord/`.
+    Access(Arc<str>),
+}
+
+impl Key {
+    /// Whether the value is none of our business: it holds the hash of a password.
+    pub fn is_secret(&self) -> bool {
+        matches!(self, Key::Access(path) if path.starts_with("credential/users/"))
+    }
 }
 
 /// Keys from `start`, inclusive, to `end`, exclusive. They are listed and watched as one.
@@ -38,18 +53,36 @@ pub enum Range {
     /// Collections as written before there were databases.
     LegacyCollections,
     /// Databases, collections, fields and partitions: they stand side by side, so that one watch brings them in the
-    /// order in which they were written. (Aliases and, from 2.5 on, functions stand among them.)
+    /// order in which they were written. Aliases stand among them, and from 2.5 on functions.
     Collections,
     /// Indexes.
     Indexes,
     /// What is loaded, of collections and of partitions, again side by side.
     Loads,
+    /// Aliases as written before there were databases.
+    LegacyAliases,
+    /// In which resource groups loaded collections are.
+    Replicas,
+    /// Users, roles, and what they may do.
+    Credentials,
+    /// Groups of privileges (2.5).
+    PrivilegeGroups,
 }
 
 impl Range {
     /// All of them; a range's place here is its `as usize`.
-    pub const ALL: [Range; RANGES] =
-        [Range::LegacyCollections, Range::Collections, Range::Indexes, Range::Loads];
+    const ALL: [Range; RANGES] = [
+        Range::LegacyCollections,
+        Range::Collections,
+        Range::Indexes,
+        Range::Loads,
+        Range::LegacyAliases,
+        Range::Replicas,
+        Range::Credentials,
+        Range::PrivilegeGroups,
+    ];
+    /// So many of them are about who may do what; they are the last.
+    const ACCESS: usize = 2;
 
     /// The first key and the one after the last, below `<root_path>/<meta_path>/`. A `0` follows a `/`.
     fn bounds(self) -> (&'static str, &'static str) {
@@ -58,6 +91,10 @@ impl Range {
             Range::Collections => ("root-coord/database/", "root-coord/partitions0"),
             Range::Indexes => ("field-index/", "field-index0"),
             Range::Loads => ("querycoord-collection-loadinfo/", "querycoord-partition-loadinfo0"),
+            Range::LegacyAliases => ("root-coord/aliases/", "root-coord/aliases0"),
+            Range::Replicas => ("querycoord-replica/", "querycoord-replica0"),
+            Range::Credentials => ("root-coord/credential/", "root-coord/credential0"),
+            Range::PrivilegeGroups => ("root-coord/privilege-group/", "root-coord/privilege-group0"),
         }
     }
 
@@ -67,11 +104,14 @@ impl Range {
     }
 }
 
+static ALL_RANGES: [Range; RANGES] = Range::ALL;
+
 /// Where a cluster's metadata lies in etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
     prefix: String,
     root: String,
+    access: bool,
 }
 
 impl Meta {
@@ -87,7 +127,23 @@ impl Meta {
             "" => String::new(),
             root => format!("{root}/"),
         };
-        Meta { prefix, root }
+        Meta { prefix, root, access: false }
+    }
+
+    /// The same, where who may do what is of interest too.
+    pub fn with_access(self, access: bool) -> Meta {
+        Meta { access, ..self }
+    }
+
+    /// Whether who may do what is of interest.
+    pub fn has_access(&self) -> bool {
+        self.access
+    }
+
+    /// The ranges that are of interest.
+    pub fn ranges(&self) -> &'static [Range] {
+        let without = if self.access { 0 } else { Range::ACCESS };
+        &ALL_RANGES[..RANGES - without]
     }
 
     /// What all keys begin with, a slash at its end.
@@ -104,7 +160,7 @@ impl Meta {
     /// The range that `key` lies in.
     pub fn range_of(&self, key: &[u8]) -> Option<Range> {
         let rest = key.strip_prefix(self.prefix.as_bytes())?;
-        Range::ALL.into_iter().find(|range| {
+        self.ranges().iter().copied().find(|range| {
             let (start, end) = range.bounds();
             start.as_bytes() <= rest && rest < end.as_bytes()
         })
@@ -126,12 +182,12 @@ impl Meta {
     }
 
     /// Where the earlier values of `key` are kept: this, followed by the decimal timestamp of the change.
-    pub fn history(&self, key: Key) -> String {
+    pub fn history(&self, key: &Key) -> String {
         format!("{}snapshots/{}_ts", self.prefix, path(key))
     }
 
     /// The key in full.
-    pub fn path(&self, key: Key) -> String {
+    pub fn path(&self, key: &Key) -> String {
         self.join(&path(key))
     }
 
@@ -149,7 +205,7 @@ impl Meta {
         let Ok(rest) = std::str::from_utf8(rest) else { return Err(strange()) };
         let ids = |rest: &str| rest.split('/').map(|id| id.parse().ok()).collect::<Option<Vec<i64>>>();
         type Make = fn(&[i64]) -> Option<Key>;
-        const PLACES: [(&str, Make); 8] = [
+        const PLACES: [(&str, Make); 9] = [
             ("root-coord/database/db-info/", |ids| match ids {
                 [id] => Some(Key::Database(*id)),
                 _ => None,
@@ -178,6 +234,10 @@ impl Meta {
                 [collection] => Some(Key::CollectionLoad(CollectionId(*collection))),
                 _ => None,
             }),
+            ("querycoord-replica/", |ids| match ids {
+                [collection, id] => Some(Key::Replica(CollectionId(*collection), *id)),
+                _ => None,
+            }),
             ("querycoord-partition-loadinfo/", |ids| match ids {
                 [collection, id] => Some(Key::PartitionLoad(CollectionId(*collection), PartitionId(*id))),
                 _ => None,
@@ -189,7 +249,17 @@ impl Meta {
                 return Ok(Some(key));
             }
         }
-        Ok(None)
+        if let Some(alias) = rest.strip_prefix("root-coord/database/aliases/") {
+            let (database, alias) = alias.split_once('/').ok_or_else(strange)?;
+            return Ok(Some(Key::Alias(Some(database.parse().map_err(|_| strange())?), alias.into())));
+        }
+        if let Some(alias) = rest.strip_prefix("root-coord/aliases/") {
+            return Ok(Some(Key::Alias(None, alias.into())));
+        }
+        let access = rest.strip_prefix("root-coord/").filter(|_| self.access);
+        let is_access =
+            |rest: &str| ["credential/", "privilege-group/"].iter().any(|of| rest.starts_with(of));
+        Ok(access.filter(|rest| is_access(rest)).map(|rest| Key::Access(rest.into())))
     }
 
     fn join(&self, path: &str) -> String {
@@ -197,7 +267,7 @@ impl Meta {
     }
 }
 
-fn path(key: Key) -> String {
+fn path(key: &Key) -> String {
     match key {
         Key::Database(id) => format!("root-coord/database/db-info/{id}"),
         Key::Collection(id, Some(database)) => format!("root-coord/database/collection-info/{database}/{id}"),
@@ -207,6 +277,10 @@ fn path(key: Key) -> String {
         Key::Index(collection, id) => format!("field-index/{collection}/{id}"),
         Key::CollectionLoad(collection) => format!("querycoord-collection-loadinfo/{collection}"),
         Key::PartitionLoad(collection, id) => format!("querycoord-partition-loadinfo/{collection}/{}", id.0),
+        Key::Replica(collection, id) => format!("querycoord-replica/{collection}/{id}"),
+        Key::Alias(Some(database), alias) => format!("root-coord/database/aliases/{database}/{alias}"),
+        Key::Alias(None, alias) => format!("root-coord/aliases/{alias}"),
+        Key::Access(path) => format!("root-coord/{path}"),
     }
 }
 
@@ -226,38 +300,61 @@ pub fn after(prefix: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const KEYS: [(Key, Range, &str); 8] = [
-        (Key::Database(1), Range::Collections, "by-dev/meta/root-coord/database/db-info/1"),
-        (
-            Key::Collection(CollectionId(7), Some(3)),
-            Range::Collections,
-            "by-dev/meta/root-coord/database/collection-info/3/7",
-        ),
-        (
-            Key::Collection(CollectionId(7), None),
-            Range::LegacyCollections,
-            "by-dev/meta/root-coord/collection/7",
-        ),
-        (
-            Key::Partition(CollectionId(7), PartitionId(8)),
-            Range::Collections,
-            "by-dev/meta/root-coord/partitions/7/8",
-        ),
-        (Key::Field(CollectionId(7), 100), Range::Collections, "by-dev/meta/root-coord/fields/7/100"),
-        (Key::Index(CollectionId(7), 9), Range::Indexes, "by-dev/meta/field-index/7/9"),
-        (Key::CollectionLoad(CollectionId(7)), Range::Loads, "by-dev/meta/querycoord-collection-loadinfo/7"),
-        (
-            Key::PartitionLoad(CollectionId(7), PartitionId(8)),
-            Range::Loads,
-            "by-dev/meta/querycoord-partition-loadinfo/7/8",
-        ),
-    ];
+    fn keys() -> [(Key, Range, &'static str); 13] {
+        [
+            (Key::Database(1), Range::Collections, "by-dev/meta/root-coord/database/db-info/1"),
+            (
+                Key::Collection(CollectionId(7), Some(3)),
+                Range::Collections,
+                "by-dev/meta/root-coord/database/collection-info/3/7",
+            ),
+            (
+                Key::Collection(CollectionId(7), None),
+                Range::LegacyCollections,
+                "by-dev/meta/root-coord/collection/7",
+            ),
+            (
+                Key::Partition(CollectionId(7), PartitionId(8)),
+                Range::Collections,
+                "by-dev/meta/root-coord/partitions/7/8",
+            ),
+            (Key::Field(CollectionId(7), 100), Range::Collections, "by-dev/meta/root-coord/fields/7/100"),
+            (Key::Index(CollectionId(7), 9), Range::Indexes, "by-dev/meta/field-index/7/9"),
+            (
+                Key::CollectionLoad(CollectionId(7)),
+                Range::Loads,
+                "by-dev/meta/querycoord-collection-loadinfo/7",
+            ),
+            (
+                Key::PartitionLoad(CollectionId(7), PartitionId(8)),
+                Range::Loads,
+                "by-dev/meta/querycoord-partition-loadinfo/7/8",
+            ),
+            (Key::Replica(CollectionId(7), 9), Range::Replicas, "by-dev/meta/querycoord-replica/7/9"),
+            (
+                Key::Alias(Some(1), "a".into()),
+                Range::Collections,
+                "by-dev/meta/root-coord/database/aliases/1/a",
+            ),
+            (Key::Alias(None, "a".into()), Range::LegacyAliases, "by-dev/meta/root-coord/aliases/a"),
+            (
+                Key::Access("credential/roles/r".into()),
+                Range::Credentials,
+                "by-dev/meta/root-coord/credential/roles/r",
+            ),
+            (
+                Key::Access("privilege-group/g".into()),
+                Range::PrivilegeGroups,
+                "by-dev/meta/root-coord/privilege-group/g",
+            ),
+        ]
+    }
 
     #[test]
     fn every_key_is_understood_and_lies_in_the_range_that_is_watched_for_it() {
-        let meta = Meta::new("by-dev", "meta");
-        for (key, range, text) in KEYS {
-            assert_eq!(meta.path(key), text);
+        let meta = Meta::new("by-dev", "meta").with_access(true);
+        for (key, range, text) in keys() {
+            assert_eq!(meta.path(&key), text);
             assert_eq!(meta.parse(text.as_bytes()).unwrap(), Some(key));
             assert_eq!(meta.range_of(text.as_bytes()), Some(range));
             let (start, end) = meta.bounds(range);
@@ -270,11 +367,11 @@ mod tests {
         let meta = Meta::new("by-dev", "meta");
         for other in [
             "root-coord/credential/users/root",
+            "root-coord/privilege-group/g",
             "root-coord/collection-alias/a",
             "datacoord-meta/s/1/2/3",
             "snapshots/root-coord/database/db-info/1_ts5",
             "segment-index/1/2/3/4",
-            "querycoord-replica/1/2",
             "queryCoord-Collection-Target/1",
             "session/rootcoord",
         ] {
@@ -294,7 +391,6 @@ mod tests {
             assert_eq!(error.kind(), Kind::Corrupt);
             assert!(error.message().contains(bad), "{error}");
         }
-        assert_eq!(meta.parse(b"by-dev/meta/root-coord/database/aliases/1/a").unwrap(), None);
         assert_eq!(meta.parse(b"another/meta/root-coord/fields/x").unwrap(), None);
     }
 

@@ -59,6 +59,11 @@ impl Mirror {
         self.complete[range.index()]
     }
 
+    /// The same of all ranges.
+    pub fn all_complete(&self) -> [i64; RANGES] {
+        self.complete
+    }
+
     /// Takes in `changes` of `range`, in the order of their revisions, which are all there are between
     /// [`Mirror::complete`] and `revision`. Says whether the copy is another one now.
     pub fn absorb(
@@ -94,17 +99,17 @@ impl Mirror {
     }
 
     /// The value of `key`.
-    pub fn get(&self, key: Key) -> Option<&Entry> {
-        self.entries.get(&key)
+    pub fn get(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
     }
 
     /// All databases.
-    pub fn databases(&self) -> impl Iterator<Item = (Key, &Entry)> {
+    pub fn databases(&self) -> impl Iterator<Item = (&Key, &Entry)> {
         self.between(Key::Database(i64::MIN), Key::Database(i64::MAX))
     }
 
     /// All collections. One that has moved from the old key to the new one may be there twice, the old one first.
-    pub fn collections(&self) -> impl Iterator<Item = (Key, &Entry)> {
+    pub fn collections(&self) -> impl Iterator<Item = (&Key, &Entry)> {
         self.between(
             Key::Collection(CollectionId(i64::MIN), None),
             Key::Collection(CollectionId(i64::MAX), Some(i64::MAX)),
@@ -112,8 +117,13 @@ impl Mirror {
     }
 
     /// All keys from `first` to `last`, both inclusive.
-    pub fn between(&self, first: Key, last: Key) -> impl Iterator<Item = (Key, &Entry)> {
-        self.entries.range(first..=last).map(|(key, entry)| (*key, entry))
+    pub fn between(&self, first: Key, last: Key) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.range(first..=last)
+    }
+
+    /// All keys from `first` on.
+    pub fn from(&self, first: Key) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.range(first..)
     }
 }
 
@@ -133,7 +143,7 @@ mod tests {
     }
 
     fn value(mirror: &Mirror, id: i64) -> Option<&str> {
-        mirror.get(Key::Database(id)).map(|entry| std::str::from_utf8(&entry.value).unwrap())
+        mirror.get(&Key::Database(id)).map(|entry| std::str::from_utf8(&entry.value).unwrap())
     }
 
     #[test]
@@ -205,7 +215,7 @@ mod tests {
                 for change in &changes[..revision] {
                     live.remove(&change.key);
                     if change.value.is_some() {
-                        live.insert(change.key, change.clone());
+                        live.insert(change.key.clone(), change.clone());
                     }
                 }
                 live
@@ -230,7 +240,7 @@ mod tests {
                             let revision_number = i64::try_from(revision).unwrap();
                             mirror.absorb(RANGE, revision_number, answer.clone());
                             for put in answer {
-                                let known = mirror.get(put.key);
+                                let known = mirror.get(&put.key);
                                 let deleted_since = !at(watched).contains_key(&put.key) && watched > revision;
                                 prop_assert!(deleted_since || known.is_some_and(|known| known.revision >= put.revision));
                             }
@@ -243,7 +253,7 @@ mod tests {
             for id in 0..4 {
                 let key = Key::Database(id);
                 prop_assert_eq!(
-                    mirror.get(key).map(|entry| &entry.value),
+                    mirror.get(&key).map(|entry| &entry.value),
                     end.get(&key).and_then(|put| put.value.as_ref())
                 );
             }

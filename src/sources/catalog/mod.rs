@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicI64;
 use tokio::sync::watch::Receiver;
 
 pub use self::assemble::Assembled;
-pub use self::difference::{Observed, applied_after, difference};
+pub use self::difference::{ALTERABLE, Observed, applied_after, difference};
 use self::etcd::{Connection, Servers, key_changes};
 use self::keys::Meta;
 use self::mirror::Mirror;
@@ -29,6 +29,7 @@ use crate::milvus::catalog::{Catalog, CollectionId, CollectionName, PartitionId}
 use crate::milvus::tso::Tso;
 use crate::pipeline::SourceConfig;
 
+mod access;
 mod assemble;
 mod difference;
 mod etcd;
@@ -72,6 +73,8 @@ pub struct DropTimes {
     pub collections: BTreeMap<CollectionId, Tso>,
     /// Partitions that were dropped from collections that live on.
     pub partitions: BTreeMap<PartitionId, Tso>,
+    /// When collections got the names that they have now.
+    pub renames: BTreeMap<CollectionId, Tso>,
 }
 
 /// The catalog of a Milvus cluster of 2.3 to 2.5.
@@ -120,6 +123,12 @@ impl CatalogSource {
             applied: Arc::new(Catalog::default()),
             seen: Arc::default(),
         })
+    }
+
+    /// The same source, which follows who may do what as well.
+    pub fn with_access(mut self, access: bool) -> CatalogSource {
+        self.meta = self.meta.with_access(access);
+        self
     }
 
     /// The same source for a pipeline that has already applied `applied`: then the times are found too at which things
@@ -199,6 +208,7 @@ impl CatalogSource {
             cluster: None,
             revision: 0,
             seen: self.seen,
+            resource_groups: BTreeMap::new(),
         };
         follower.run(self.connection).await
     }

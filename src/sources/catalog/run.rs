@@ -12,7 +12,7 @@
 //! Between 2 and 3, what was seen by (2) is not counted as complete: only a read of (3), or the watch, brings fields.
 //! Progress notifications of the watch would do as well, but are wrong in etcd before 3.4.25 and 3.5.8.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::assemble::{Assembled, assemble};
 use super::etcd::{Answer, Connection, Servers, Watched, key_changes};
-use super::history::drop_time;
+use super::history::{drop_time, rename_time};
 use super::keys::{DEFAULT_DATABASE, Key, Meta, RANGES, Range};
 use super::mirror::Mirror;
 use super::patience::Patience;
@@ -63,6 +63,8 @@ pub struct Follower<F> {
     pub revision: i64,
     /// Where that revision is told.
     pub seen: Arc<AtomicI64>,
+    /// In which resource groups collections are loaded, as was told.
+    pub resource_groups: BTreeMap<CollectionName, BTreeSet<String>>,
 }
 
 /// What the last update said.
@@ -236,7 +238,8 @@ impl<F: Fn(CatalogUpdate) + Send> Follower<F> {
         assembled: Assembled,
         news: &mut bool,
     ) -> Result<Option<Arc<Catalog>>> {
-        let Assembled { catalog, ignored, other_databases } = assembled;
+        let Assembled { catalog, ignored, other_databases, resource_groups } = assembled;
+        self.tell_resource_groups(resource_groups);
         let same = self.sent.as_ref().is_some_and(|sent| *sent.catalog == catalog);
         if let Some(sent) = self.sent.as_ref().filter(|_| same)
             && *sent.ignored == ignored
@@ -261,6 +264,20 @@ impl<F: Fn(CatalogUpdate) + Send> Follower<F> {
         Ok((!same).then_some(catalog))
     }
 
+    /// Resource groups are a property of the cluster, so loads on the target are in its default one: told once for each.
+    fn tell_resource_groups(&mut self, found: BTreeMap<CollectionName, BTreeSet<String>>) {
+        for (name, groups) in &found {
+            if self.resource_groups.get(name) != Some(groups) {
+                let groups = Vec::from_iter(groups.iter().map(String::as_str)).join(", ");
+                tracing::warn!(
+                    "the source has {name} loaded in the resource groups {groups}; the target has it in its default one, \
+                     since groups are made for the nodes of a cluster"
+                );
+            }
+        }
+        self.resource_groups = found;
+    }
+
     /// Looks up when that was dropped which was there before and is not in `catalog`.
     async fn find_drop_times(
         &mut self,
@@ -269,25 +286,39 @@ impl<F: Fn(CatalogUpdate) + Send> Follower<F> {
         ignored: &BTreeSet<CollectionId>,
     ) -> Result<()> {
         let mut gone = Vec::new();
+        let mut renamed = Vec::new();
         for (id, collection) in &self.before.collections {
             match catalog.collections.get(id) {
                 None if ignored.contains(id) => {}
                 None => gone.extend(self.collection_keys(*id, &collection.name)),
-                Some(now) => gone.extend(
-                    collection
-                        .partitions
-                        .keys()
-                        .filter(|partition| !now.partitions.contains_key(partition))
-                        .map(|partition| Key::Partition(*id, *partition)),
-                ),
+                Some(now) => {
+                    if now.name != collection.name {
+                        renamed.push((*id, key_of(catalog, *id, &now.name)));
+                    }
+                    gone.extend(
+                        collection
+                            .partitions
+                            .keys()
+                            .filter(|partition| !now.partitions.contains_key(partition))
+                            .map(|partition| Key::Partition(*id, *partition)),
+                    );
+                }
             }
         }
-        if gone.is_empty() {
+        if gone.is_empty() && renamed.is_empty() {
             return Ok(());
         }
         let mut found = DropTimes::clone(&self.drop_times);
+        for (id, key) in renamed {
+            let entries = entries(connection, &self.meta, &key).await?;
+            match rename_time(&self.meta, &key, &entries)? {
+                Some(ts) => drop(found.renames.insert(id, ts)),
+                // Of an earlier rename, a time is wrong.
+                None => drop(found.renames.remove(&id)),
+            }
+        }
         for keys in gone.chunks(HISTORIES) {
-            let histories = keys.iter().map(|key| history(connection, &self.meta, *key));
+            let histories = keys.iter().map(|key| history(connection, &self.meta, key));
             for (key, ts) in keys.iter().zip(join_all(histories).await) {
                 match (key, ts?) {
                     (Key::Collection(id, _), Some(ts)) => {
@@ -305,10 +336,7 @@ impl<F: Fn(CatalogUpdate) + Send> Follower<F> {
     }
 
     fn collection_keys(&self, id: CollectionId, name: &CollectionName) -> [Key; 2] {
-        let mut databases = self.before.databases.values();
-        let database = databases.find(|database| database.name == name.database);
-        let database = database.map_or(DEFAULT_DATABASE, |database| database.id);
-        [Key::Collection(id, Some(database)), Key::Collection(id, None)]
+        [key_of(&self.before, id, name), Key::Collection(id, None)]
     }
 }
 
@@ -339,7 +367,7 @@ impl View {
     fn floors(&self, revision: i64) -> Floors {
         Floors {
             known: self.probed.max(self.mirror.complete(Range::Collections)),
-            complete: Range::ALL.map(|range| self.mirror.complete(range)),
+            complete: self.mirror.all_complete(),
             revision,
         }
     }
@@ -374,7 +402,7 @@ async fn confirm(connection: Connection, meta: Meta, tick: Tso, floors: Floors) 
     }
     let mut puts: Vec<(Range, Answer)> = Vec::with_capacity(RANGES);
     let mut at = None;
-    for range in Range::ALL {
+    for range in meta.ranges().iter().copied() {
         let mut answer = connection.put_in_range_since(&meta, range, complete[range.index()], at).await?;
         // The header always tells the present revision; what was read is as of the first one.
         answer.revision = *at.get_or_insert(answer.revision);
@@ -383,10 +411,20 @@ async fn confirm(connection: Connection, meta: Meta, tick: Tso, floors: Floors) 
     Ok(Confirmation { tick, revision: at.unwrap_or(known), puts })
 }
 
-async fn history(connection: &Connection, meta: &Meta, key: Key) -> Result<Option<Tso>> {
+/// Where a collection is kept that `catalog` has in a database.
+fn key_of(catalog: &Catalog, id: CollectionId, name: &CollectionName) -> Key {
+    let mut databases = catalog.databases.values();
+    let database = databases.find(|database| database.name == name.database);
+    Key::Collection(id, Some(database.map_or(DEFAULT_DATABASE, |database| database.id)))
+}
+
+async fn history(connection: &Connection, meta: &Meta, key: &Key) -> Result<Option<Tso>> {
+    drop_time(meta, key, &entries(connection, meta, key).await?)
+}
+
+async fn entries(connection: &Connection, meta: &Meta, key: &Key) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let entries = connection.with_prefix(&meta.history(key), 0, false).await?;
-    let entries: Vec<_> = entries.into_iter().map(KeyValue::into_key_value).collect();
-    drop_time(meta, key, &entries)
+    Ok(entries.into_iter().map(KeyValue::into_key_value).collect())
 }
 
 fn went_back(address: &str, other: bool, before: i64, now: i64) -> Error {
@@ -401,10 +439,12 @@ fn went_back(address: &str, other: bool, before: i64, now: i64) -> Error {
 
 fn forget_before(drop_times: &mut Arc<DropTimes>, confirmed: Tso) {
     let old = |ts: &Tso| ts.after(REMEMBERED) < confirmed;
-    if drop_times.collections.values().any(old) || drop_times.partitions.values().any(old) {
+    let all = [&drop_times.collections, &drop_times.renames];
+    if all.iter().any(|times| times.values().any(old)) || drop_times.partitions.values().any(old) {
         let mut kept = DropTimes::clone(drop_times);
         kept.collections.retain(|_, ts| !old(ts));
         kept.partitions.retain(|_, ts| !old(ts));
+        kept.renames.retain(|_, ts| !old(ts));
         *drop_times = Arc::new(kept);
     }
 }

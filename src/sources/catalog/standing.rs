@@ -47,7 +47,7 @@ impl CatalogSource {
     /// `Unavailable`, `Denied`.
     pub async fn standing(&self) -> Result<Standing> {
         let store = self.connection.revision(&self.meta).await?;
-        let default = self.meta.path(Key::Database(DEFAULT_DATABASE));
+        let default = self.meta.path(&Key::Database(DEFAULT_DATABASE));
         let reserved = match self.connection.value(&self.meta.reserved()).await {
             Err(error) if error.kind() == Kind::Denied => None,
             value => value?,

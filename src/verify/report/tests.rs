@@ -10,6 +10,7 @@ fn report(tallies: Vec<Tally>, problems: &[&str]) -> Report {
     let partitions: Vec<_> = tallies.into_iter().map(|tally| tally.into_report("_default".into())).collect();
     let collection = CollectionReport {
         name: "shop.orders".into(),
+        on_target: None,
         outcome: Outcome::Equal,
         problems: problems.iter().map(|line| (*line).to_owned()).collect(),
         not_compared: vec![],

@@ -115,6 +115,7 @@ async fn client(script: Script) -> Client {
 fn unit() -> Unit {
     Unit {
         collection: CollectionName { database: "default".into(), collection: "c".into() },
+        on_target: CollectionName { database: "default".into(), collection: "c".into() },
         partition: None,
         key: "k".into(),
         fields: vec!["k".into(), "v".into()],

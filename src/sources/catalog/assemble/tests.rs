@@ -186,7 +186,7 @@ fn a_database_is_in_if_something_in_it_is_or_all_of_it_is() {
 
 #[test]
 fn drop_times_are_in_the_history() {
-    let history = |key: Key| -> Option<Tso> {
+    let history = |key: &Key| -> Option<Tso> {
         let prefix = meta().history(key).into_bytes();
         let entries = recorded().into_iter().map(|(key, value)| (key.into_bytes(), value));
         let entries: Vec<_> = entries.filter(|(key, _)| key.starts_with(&prefix)).collect();

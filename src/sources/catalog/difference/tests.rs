@@ -5,6 +5,7 @@ use proptest::sample::{select, subsequence};
 
 use super::*;
 use crate::milvus::catalog::{Field, Index, Schema};
+use crate::ops::apply::describe;
 
 const DEFAULT: &str = "default";
 
@@ -47,7 +48,8 @@ fn partition(name: &str, created: u64) -> Partition {
 
 fn catalog(collections: impl IntoIterator<Item = Collection>) -> Catalog {
     let databases = BTreeMap::from([(1, database(1, DEFAULT, 1))]);
-    Catalog { databases, collections: collections.into_iter().map(|one| (one.id, one)).collect() }
+    let collections = collections.into_iter().map(|one| (one.id, one)).collect();
+    Catalog { databases, collections, ..Catalog::default() }
 }
 
 fn whole() -> Option<Load> {
@@ -60,9 +62,25 @@ fn part(names: &[&str]) -> Option<Load> {
 
 /// [`difference`] up to `upto`, with these drop times.
 fn steps(applied: &Catalog, wanted: &Catalog, upto: u64, drop_times: &DropTimes) -> Result<Vec<(Tso, Ddl)>> {
+    named_steps(applied, wanted, upto, drop_times, &Names::default())
+}
+
+fn named_steps(
+    applied: &Catalog,
+    wanted: &Catalog,
+    upto: u64,
+    drop_times: &DropTimes,
+    names: &Names,
+) -> Result<Vec<(Tso, Ddl)>> {
     let nothing = (BTreeSet::new(), BTreeSet::new());
-    let observed =
-        Observed { wanted, upto: Tso(upto), ignored: &nothing.0, other_databases: &nothing.1, drop_times };
+    let observed = Observed {
+        wanted,
+        upto: Tso(upto),
+        ignored: &nothing.0,
+        other_databases: &nothing.1,
+        drop_times,
+        names,
+    };
     difference(applied, &observed)
 }
 
@@ -90,6 +108,7 @@ fn short(applied: &Catalog, wanted: &Catalog, upto: u64) -> Vec<String> {
                 Ddl::DropIndex { index_id, .. } => format!("drop index {index_id}"),
                 Ddl::SetLoad { from, to, .. } => format!("load {} instead of {}", set(to), set(from)),
                 Ddl::SetProperties { .. } => "set properties".to_owned(),
+                other => describe(other),
             };
             format!("{} {what}", ts.0)
         })
@@ -161,6 +180,33 @@ fn a_database_comes_before_its_first_collection_whatever_its_clock_says() {
 }
 
 #[test]
+fn what_takes_a_name_on_the_target_comes_after_what_had_it() {
+    let names = Names::new([("default.old", "default.x")]);
+    let old = collection(5, name(DEFAULT, "old"), 100, false);
+    let new = collection(6, name(DEFAULT, "x"), 200, false);
+    let nothing = (BTreeSet::new(), BTreeSet::new());
+    let times = DropTimes::default();
+    let observed = |wanted| Observed {
+        wanted,
+        upto: Tso(300),
+        ignored: &nothing.0,
+        other_databases: &nothing.1,
+        drop_times: &times,
+        names: &names,
+    };
+    let (applied, wanted) = (catalog([old.clone()]), catalog([new.clone()]));
+    let steps = difference(&applied, &observed(&wanted)).unwrap();
+    let drop = Ddl::DropCollection { id: old.id, name: old.name.clone() };
+    assert_eq!(steps[0], (Tso(199), drop), "although nobody knows when it was dropped");
+    assert!(matches!(steps[1], (Tso(200), Ddl::CreateCollection(_))));
+
+    let both = catalog([old, new]);
+    let error = difference(&applied, &observed(&both)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    assert!(error.message().contains("default.old and default.x"), "{error}");
+}
+
+#[test]
 fn a_database_that_is_merely_not_selected_stays_and_so_does_the_default_one() {
     let mut applied = catalog([]);
     applied.databases.insert(2, database(2, "a", 90));
@@ -173,6 +219,7 @@ fn a_database_that_is_merely_not_selected_stays_and_so_does_the_default_one() {
         ignored: &ignored,
         other_databases: &others,
         drop_times: &drop_times,
+        names: &Names::default(),
     };
     assert_eq!(difference(&applied, &observed).unwrap(), []);
     assert_eq!(short(&applied, &wanted, 300), ["300 drop database 2"]);
@@ -245,6 +292,99 @@ fn an_index_is_dropped_and_replicas_change_while_the_collection_is_released() {
 }
 
 #[test]
+fn a_rename_stands_at_its_time_and_what_comes_later_has_the_new_name() {
+    let old = collection(5, name(DEFAULT, "x"), 100, false);
+    let mut new = collection(5, name(DEFAULT, "y"), 100, false);
+    new.partitions.insert(PartitionId(51), partition("early", 150));
+    new.partitions.insert(PartitionId(52), partition("late", 250));
+    let times = DropTimes { renames: BTreeMap::from([(old.id, Tso(200))]), ..DropTimes::default() };
+    let (applied, wanted) = (catalog([old]), catalog([new]));
+    let found: Vec<String> = steps(&applied, &wanted, 300, &times)
+        .unwrap()
+        .iter()
+        .map(|(ts, ddl)| format!("{ts:?} {}", describe(ddl)))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "Tso(150) create partition early of default.x",
+            "Tso(200) rename collection default.x to default.y",
+            "Tso(250) create partition late of default.y"
+        ]
+    );
+    assert_eq!(steps(&applied, &wanted, 199, &times).unwrap().len(), 1, "what is not confirmed waits");
+}
+
+#[test]
+fn two_that_change_names_go_by_way_of_a_third() {
+    let (a, b) = (|id, of| collection(id, name(DEFAULT, of), 100, false), |of| name(DEFAULT, of));
+    let (applied, wanted) = (catalog([a(5, "x"), a(6, "y")]), catalog([a(5, "y"), a(6, "x")]));
+    let times = DropTimes {
+        renames: BTreeMap::from([(CollectionId(5), Tso(220)), (CollectionId(6), Tso(210))]),
+        ..DropTimes::default()
+    };
+    let rename = |id, from, to| Ddl::RenameCollection { id: CollectionId(id), name: b(from), to: b(to) };
+    let found: Vec<Ddl> =
+        steps(&applied, &wanted, 300, &times).unwrap().into_iter().map(|(_, ddl)| ddl).collect();
+    assert_eq!(found, [rename(5, "x", "migrans_5"), rename(6, "y", "x"), rename(5, "migrans_5", "y")]);
+}
+
+#[test]
+fn an_alias_moves_and_goes_before_what_it_stands_for() {
+    let of = |id, of| collection(id, name(DEFAULT, of), 100, false);
+    let alias = |of, changed| {
+        BTreeMap::from([(name(DEFAULT, "a"), Alias { collection: CollectionId(of), changed: Tso(changed) })])
+    };
+    let mut before = catalog([of(5, "x"), of(6, "y")]);
+    assert_eq!(
+        short(&before, &Catalog { aliases: alias(5, 150), ..before.clone() }, 300),
+        ["150 let the alias default.a stand for default.x"]
+    );
+    before.aliases = alias(5, 150);
+    let after = Catalog { aliases: alias(6, 160), ..catalog([of(6, "y")]) };
+    assert_eq!(
+        short(&before, &after, 300),
+        ["160 let the alias default.a stand for default.y", "300 drop 5"]
+    );
+    let moved = steps(&before, &after, 300, &DropTimes::default()).unwrap();
+    assert!(matches!(&moved[0].1, Ddl::SetAlias { from: Some(from), .. } if *from == name(DEFAULT, "x")));
+    assert_eq!(short(&before, &catalog([of(6, "y")]), 300), ["299 drop the alias default.a", "300 drop 5"]);
+}
+
+#[test]
+fn parameters_that_can_be_altered_are_and_a_database_gets_its_properties() {
+    let with = |params: &[(&str, &str)]| {
+        let mut made = collection(5, name(DEFAULT, "x"), 100, false);
+        let mut index = index(1);
+        index.params.extend(params.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        made.indexes.insert(7, index);
+        made.load = whole();
+        catalog([made])
+    };
+    assert_eq!(
+        short(&with(&[]), &with(&[("mmap.enabled", "true")]), 300),
+        [
+            "300 load nothing instead of all x1",
+            "300 alter index i on default.x.id",
+            "300 load all x1 instead of nothing"
+        ]
+    );
+    let back = steps(&with(&[("mmap.enabled", "true")]), &with(&[]), 300, &DropTimes::default()).unwrap();
+    assert!(
+        back.iter().any(
+            |(_, ddl)| matches!(ddl, Ddl::AlterIndex { removed, .. } if removed.contains("mmap.enabled"))
+        )
+    );
+
+    let (mut applied, mut wanted) = (catalog([]), catalog([]));
+    applied.databases.insert(2, database(2, "a", 90));
+    let mut altered = database(2, "a", 90);
+    altered.properties.insert("database.replica.number".into(), "2".into());
+    wanted.databases.insert(2, altered);
+    assert_eq!(short(&applied, &wanted, 300), ["300 set properties of database a"]);
+}
+
+#[test]
 fn what_cannot_be_brought_about_is_refused_by_name() {
     let old = collection(5, name(DEFAULT, "x"), 100, false);
     let refused = |change: &dyn Fn(&mut Collection), words: &str| {
@@ -255,8 +395,6 @@ fn what_cannot_be_brought_about_is_refused_by_name() {
         assert!(error.message().contains("default.x") && error.message().contains(words), "{error}");
         assert!(error.hint_text().is_some());
     };
-    refused(&|new| new.name.collection = "y".into(), "default.y");
-    refused(&|new| new.name.database = "elsewhere".into(), "elsewhere.x");
     refused(&|new| new.schema.fields[0].nullable = true, "schema");
     refused(&|new| new.shards = 2, "shards");
     refused(&|new| new.consistency_level = 0, "consistency");
@@ -269,6 +407,7 @@ fn what_cannot_be_brought_about_is_refused_by_name() {
         ignored: &ignored,
         other_databases: &others,
         drop_times: &drop_times,
+        names: &Names::default(),
     };
     let error = difference(&applied, &observed).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
@@ -306,10 +445,37 @@ fn any_catalog() -> impl Strategy<Value = Catalog> {
         Just((Some((3, 245)), None)),
         Just((Some((3, 245)), Some((14, "a", 240)))),
     ];
-    (x, z, in_a).prop_flat_map(|(x, z, (database_a, a))| {
+    // Two that change their names, also with each other, and once with 10, 11 and 12.
+    let pair = select(vec![
+        ("", ""),
+        ("u", ""),
+        ("u", "v"),
+        ("v", "u"),
+        ("w", "u"),
+        ("v", "w"),
+        ("", "v"),
+        ("x", "v"),
+    ]);
+    // What aliases are called that some collections have at other times, of which of the collections there are.
+    let aliases =
+        prop::collection::btree_map(select(vec!["u", "v", "x", "alias"]), (0..8usize, 0..300u64), 0..3);
+    (x, z, in_a, pair, aliases).prop_flat_map(|(x, z, (database_a, a), (u, v), aliases)| {
+        let x = x.filter(|_| u != "x");
         let collections: Vec<_> = [x, z, a].into_iter().flatten().map(any_collection).collect();
-        collections.prop_map(move |collections| {
+        collections.prop_map(move |mut collections| {
+            let named = [(16, u, 50), (17, v, 60)].into_iter().filter(|(_, name, _)| !name.is_empty());
+            collections
+                .extend(named.map(|(id, new, created)| collection(id, name(DEFAULT, new), created, false)));
             let mut catalog = catalog(collections);
+            for (alias, (of, later)) in &aliases {
+                let alias = name(DEFAULT, alias);
+                let is_taken = catalog.collections.values().any(|collection| collection.name == alias);
+                let of = catalog.collections.values().filter(|one| one.name.database == DEFAULT).nth(*of);
+                if let Some(of) = of.filter(|_| !is_taken) {
+                    let changed = Tso(of.created.0 + later);
+                    catalog.aliases.insert(alias, Alias { collection: of.id, changed });
+                }
+            }
             if let Some((id, created)) = database_a {
                 catalog.databases.insert(id, database(id, "a", created));
             }
@@ -354,16 +520,49 @@ fn any_drop_times() -> impl Strategy<Value = DropTimes> {
     (
         prop::collection::btree_map(select(vec![10, 11, 12, 13, 14, 15]).prop_map(CollectionId), ts(), 0..4),
         prop::collection::btree_map((100..160i64).prop_map(PartitionId), ts(), 0..30),
+        prop::collection::btree_map(select(vec![16, 17]).prop_map(CollectionId), ts(), 0..3),
     )
-        .prop_map(|(collections, partitions)| DropTimes { collections, partitions })
+        .prop_map(|(collections, partitions, renames)| DropTimes { collections, partitions, renames })
 }
 
 /// Applies `step` as a target of 2.3.5 would, or says why it refuses.
-fn apply(target: &mut Catalog, step: &Ddl) -> Result<(), String> {
+fn apply(target: &mut Catalog, step: &Ddl, names: &Names) -> Result<(), String> {
     let of =
         |target: &Catalog, id: &CollectionId| target.collections.get(id).cloned().ok_or("no such collection");
     let refuse = |refused: bool, why: &str| if refused { Err(why.to_owned()) } else { Ok(()) };
+    let is_collection =
+        |name: &CollectionName| target.collections.values().any(|one| names.collection(&one.name) == *name);
+    let alias_of = |name: &CollectionName| {
+        let mut found = target.aliases.iter().map(|(alias, of)| (alias, of.collection));
+        found.find(|(alias, of)| names.alias(alias, &target.collections[of].name) == *name)
+    };
+    let is_taken = |name: &CollectionName| alias_of(name).is_some() || is_collection(name);
+    let has_alias = |id: &CollectionId| target.aliases.values().any(|alias| alias.collection == *id);
+    if let (Some(id), Some(name)) = (step.collection(), step.collection_name())
+        && let Some(collection) = target.collections.get(&id)
+    {
+        refuse(collection.name != *name, "it has another name by then")?;
+    }
     match step {
+        Ddl::RenameCollection { id, name, to } => {
+            of(target, id)?;
+            let (from, to) = (names.collection(name), names.collection(to));
+            refuse(is_taken(&to), "the name is taken")?;
+            refuse(from.database != to.database && has_alias(id), "it has an alias")?;
+        }
+        Ddl::SetAlias { alias, id, name, from, .. } => {
+            of(target, id)?;
+            let alias = names.alias(alias, name);
+            let before = alias_of(&alias).map(|(_, before)| before).filter(|before| before != id);
+            let before = before.map(|before| of(target, &before)).transpose()?;
+            refuse(before.map(|before| before.name) != *from, "it stands for another one")?;
+            refuse(is_collection(&alias), "the name is taken")?;
+        }
+        Ddl::DropAlias { alias, id, .. } => {
+            let is_there = target.aliases.get(alias).is_some_and(|there| there.collection == *id);
+            refuse(!is_there, "no such alias")?;
+        }
+        Ddl::SetDatabaseProperties { .. } | Ddl::AlterIndex { .. } | Ddl::Access(_) => {}
         Ddl::CreateDatabase(new) => {
             refuse(target.databases.values().any(|database| database.name == new.name), "database exists")?;
         }
@@ -375,9 +574,12 @@ fn apply(target: &mut Catalog, step: &Ddl) -> Result<(), String> {
         Ddl::CreateCollection(new) => {
             let mut databases = target.databases.values();
             refuse(!databases.any(|database| database.name == new.name.database), "no such database")?;
-            refuse(target.collections.values().any(|one| one.name == new.name), "collection exists")?;
+            refuse(is_taken(&names.collection(&new.name)), "the name is taken")?;
         }
-        Ddl::DropCollection { id, .. } => drop(of(target, id)?),
+        Ddl::DropCollection { id, .. } => {
+            of(target, id)?;
+            refuse(has_alias(id), "it has an alias")?;
+        }
         Ddl::CreatePartition { id, partition, .. } => {
             let collection = of(target, id)?;
             refuse(collection.partitions.values().any(|one| one.name == partition.name), "partition exists")?;
@@ -429,16 +631,19 @@ proptest! {
         wanted in any_catalog(),
         drop_times in any_drop_times(),
         upto in 0..600u64,
+        is_elsewhere in any::<bool>(),
     ) {
+        // Where one name is in another database, renames go from one to the other.
+        let names = Names::new(is_elsewhere.then_some(("default.u", "other.u")));
         let mut target = applied.clone();
         for upto in [upto, u64::MAX] {
             let before = target.clone();
-            let steps = steps(&target, &wanted, upto, &drop_times).unwrap();
+            let steps = named_steps(&target, &wanted, upto, &drop_times, &names).unwrap();
             let mut last = Tso::ZERO;
             for (ts, step) in &steps {
                 prop_assert!(*ts >= last && ts.0 <= upto, "{steps:#?}");
                 last = *ts;
-                let done = apply(&mut target, step);
+                let done = apply(&mut target, step, &names);
                 prop_assert!(done.is_ok(), "{done:?} at {step:?} of {steps:#?}");
                 match step {
                     Ddl::CreateCollection(new) => prop_assert_eq!(*ts, new.created),
@@ -447,7 +652,8 @@ proptest! {
                         if let Some(known) = drop_times.collections.get(id) {
                             prop_assert!(ts <= known);
                         }
-                        for new in wanted.collections.values().filter(|new| new.name == *name && new.created.0 <= upto) {
+                        let new = wanted.collections.values().filter(|new| new.name == *name && new.created.0 <= upto);
+                        for new in new.filter(|new| !before.collections.contains_key(&new.id)) {
                             prop_assert!(*ts < new.created);
                         }
                     }
@@ -472,7 +678,8 @@ proptest! {
                     prop_assert_eq!(made.partitions.contains_key(id), there);
                 }
             }
-            prop_assert_eq!(self::steps(&target, &wanted, upto, &drop_times).unwrap(), vec![], "not done at once");
+            let more = named_steps(&target, &wanted, upto, &drop_times, &names).unwrap();
+            prop_assert_eq!(more, vec![], "not done at once");
         }
         prop_assert_eq!(target, wanted);
     }

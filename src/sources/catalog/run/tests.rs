@@ -243,7 +243,7 @@ async fn a_confirmation_needs_no_help_of_the_watch() {
         // And a new partition of a collection that is there.
         client.put(partition_key(id, 2), partition(id, 2, 0), None).await.unwrap();
         confirmed(&mut view).await;
-        assert!(view.mirror.get(Key::Partition(CollectionId(id), PartitionId(2))).is_some());
+        assert!(view.mirror.get(&Key::Partition(CollectionId(id), PartitionId(2))).is_some());
     }
 }
 
