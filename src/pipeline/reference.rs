@@ -192,7 +192,7 @@ mod tests {
                         explicit =
                             explicit.replace("uri = \"http", &format!("{name} = {value}, uri = \"http"))
                     }
-                    "delivery" | "ownership" | "restart" => {
+                    "catalog" | "delivery" | "ownership" | "restart" => {
                         explicit.push_str(&format!("{table}.{name} = {value}\n"));
                     }
                     other => panic!("write out the defaults of [{other}] here too"),

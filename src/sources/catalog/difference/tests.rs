@@ -520,7 +520,12 @@ fn any_drop_times() -> impl Strategy<Value = DropTimes> {
     (
         prop::collection::btree_map(select(vec![10, 11, 12, 13, 14, 15]).prop_map(CollectionId), ts(), 0..4),
         prop::collection::btree_map((100..160i64).prop_map(PartitionId), ts(), 0..30),
-        prop::collection::btree_map(select(vec![16, 17]).prop_map(CollectionId), ts(), 0..3),
+        // After they were created.
+        prop::collection::btree_map(
+            select(vec![16, 17]).prop_map(CollectionId),
+            (61..500u64).prop_map(Tso),
+            0..3,
+        ),
     )
         .prop_map(|(collections, partitions, renames)| DropTimes { collections, partitions, renames })
 }
