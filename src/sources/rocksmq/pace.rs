@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 /// written, at most, and a bit.
 pub(super) const POLL: Duration = Duration::from_millis(10);
 /// The longest time between two looks.
-const SLOWEST: Duration = Duration::from_secs(1);
+const SLOWEST: Duration = Duration::from_secs(2);
+/// What each further reader of the process adds to the time of a quiet one.
+const SHARE: Duration = Duration::from_millis(20);
 /// After this time without anything but ticks a reader is quiet.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,8 @@ fn interval(idle: Duration, readers: usize) -> Duration {
     if idle < QUIET {
         return POLL;
     }
-    POLL.saturating_mul(u32::try_from(readers).unwrap_or(u32::MAX)).clamp(POLL, SLOWEST)
+    let others = u32::try_from(readers.saturating_sub(1)).unwrap_or(u32::MAX);
+    SHARE.saturating_mul(others).clamp(POLL, SLOWEST)
 }
 
 #[cfg(test)]
@@ -55,8 +58,8 @@ mod tests {
     fn a_reader_alone_or_with_work_is_fast_and_quiet_ones_share_the_looks() {
         assert_eq!(interval(Duration::ZERO, 100), POLL);
         assert_eq!(interval(QUIET, 1), POLL);
-        assert_eq!(interval(QUIET, 7), 7 * POLL);
-        assert_eq!(interval(QUIET, 100), SLOWEST);
+        assert_eq!(interval(QUIET, 7), 6 * SHARE);
+        assert_eq!(interval(QUIET, 1000), SLOWEST);
     }
 
     #[test]
