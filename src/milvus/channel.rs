@@ -18,11 +18,15 @@ pub struct VChannel(pub Arc<str>);
 impl VChannel {
     /// Whether the name has the shape of one: `<pchannel>_<collection id>v<shard>`.
     pub fn is_well_formed(&self) -> bool {
+        self.collection_id().is_some()
+    }
+
+    /// The id of its collection; `None` if the name is not well-formed.
+    pub fn collection_id(&self) -> Option<i64> {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        self.0.rsplit_once('_').is_some_and(|(pchannel, tail)| {
-            !pchannel.is_empty()
-                && tail.split_once('v').is_some_and(|(id, shard)| digits(id) && digits(shard))
-        })
+        let (pchannel, tail) = self.0.rsplit_once('_')?;
+        let (id, shard) = tail.split_once('v')?;
+        (!pchannel.is_empty() && digits(id) && digits(shard)).then(|| id.parse().ok()).flatten()
     }
 
     /// The physical channel that carries this one: all up to the last underscore

@@ -37,6 +37,17 @@ impl MsgPosition {
         }
         Ok(MsgPosition { position: Position(read.msg_id), time: Tso(read.timestamp) })
     }
+
+    /// The same form of this position of `vchannel`.
+    pub fn to_base64(&self, vchannel: &VChannel) -> String {
+        let message = msg::MsgPosition {
+            channel_name: vchannel.pchannel().to_string(),
+            msg_id: self.position.0.clone(),
+            msg_group: String::new(),
+            timestamp: self.time.0,
+        };
+        STANDARD.encode(message.encode_to_vec())
+    }
 }
 
 #[cfg(test)]
@@ -64,6 +75,12 @@ mod tests {
             let text = encoded(name, &5_u64.to_le_bytes());
             assert_eq!(MsgPosition::from_base64(&channel(), &text), wanted, "{name}");
         }
+    }
+
+    #[test]
+    fn a_position_is_read_as_it_was_written() {
+        let position = MsgPosition { position: Position(vec![7; 8]), time: Tso(470_658_020_989_730_819) };
+        assert_eq!(MsgPosition::from_base64(&channel(), &position.to_base64(&channel())), Ok(position));
     }
 
     #[test]
