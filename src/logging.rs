@@ -3,17 +3,22 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use indicatif::ProgressBar;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload;
 
 use crate::error::{Error, Kind, Result};
 
 /// The variable with a filter that goes before the level: directives as of `tracing_subscriber::EnvFilter`.
 pub const FILTER_VARIABLE: &str = "MIGRANS_LOG";
+
+/// Puts another filter in the place of the one that logging was started with.
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+static RELOAD: OnceLock<Reload> = OnceLock::new();
 
 /// The display that log lines have to be put above, while there is one.
 static DISPLAY: RwLock<Option<ProgressBar>> = RwLock::new(None);
@@ -46,10 +51,35 @@ pub fn init(format: Format, level: &str) -> Result<()> {
         // It would tell standard error that standard error is gone, and panic.
         .log_internal_errors(false);
     let started = match format {
-        Format::Text => builder.with_target(false).try_init(),
-        Format::Json => builder.json().flatten_event(true).try_init(),
+        Format::Text => {
+            let builder = builder.with_target(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.try_init().map(|()| drop(RELOAD.set(Box::new(move |filter| handle.reload(filter)))))
+        }
+        Format::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.try_init().map(|()| drop(RELOAD.set(Box::new(move |filter| handle.reload(filter)))))
+        }
     };
     started.map_err(|error| Error::new(Kind::Internal, "can't start logging").caused_by(error))
+}
+
+/// From now on, lines are shown from `level` on, whatever [`init`] was told.
+///
+/// # Errors
+/// Of kind `Usage` for a level that is none, of kind `Internal` if logging was not started.
+pub fn set_level(level: &str) -> Result<()> {
+    let filter = level_filter(level)?;
+    let failed = |cause: Option<reload::Error>| {
+        let error = Error::new(Kind::Internal, "can't change what is logged");
+        match cause {
+            Some(cause) => error.caused_by(cause),
+            None => error,
+        }
+    };
+    let reload = RELOAD.get().ok_or_else(|| failed(None))?;
+    reload(filter).map_err(|cause| failed(Some(cause)))
 }
 
 fn level_filter(level: &str) -> Result<EnvFilter> {
