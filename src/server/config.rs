@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::auth::Tokens;
+use super::cdc;
 use super::definition::Rules;
 use super::manager::Settings;
 use crate::error::{Error, Kind, Result};
@@ -45,6 +46,8 @@ pub struct Config {
     /// What requests may be.
     #[serde(default)]
     pub limits: Limits,
+    /// The API of milvus-cdc; without this there is none.
+    pub cdc: Option<cdc::Table>,
 }
 
 /// `[tls]`
@@ -212,7 +215,18 @@ impl Config {
                 variables: self.variables.clone(),
             },
             attempts: self.restart.attempts,
+            held_back: cdc::held_back,
         }
+    }
+
+    /// What holds for the tasks of milvus-cdc's API, if there is one.
+    ///
+    /// # Errors
+    /// `PipelineFile`, with everything that is wrong in `[cdc]`.
+    pub fn cdc_settings(&self, path: &Path) -> Result<Option<cdc::Settings>> {
+        let folder = self.settings(path).rules.folder;
+        let settings = self.cdc.as_ref().map(|table| table.settings(&folder, &environment));
+        settings.transpose().map_err(|error| error.context(path.display()))
     }
 
     /// Who may do what.

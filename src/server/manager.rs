@@ -34,6 +34,9 @@ pub struct Settings {
     pub rules: Rules,
     /// How often a pipeline is started again after failures in a row, where its definition does not say.
     pub attempts: usize,
+    /// Of what is kept with a pipeline: why that is not to run when the manager is opened, although it ran before; `None`: it
+    /// is.
+    pub held_back: fn(&Value) -> Option<String>,
 }
 
 /// What comes with a definition.
@@ -95,7 +98,7 @@ impl Manager {
             changes: watch::Sender::new(0),
         }));
         for (name, record) in records {
-            manager.0.bring_back(&name, record);
+            manager.0.bring_back(&name, record)?;
         }
         Ok(manager)
     }
@@ -220,7 +223,13 @@ impl Inner {
     }
 
     /// What the book says of the pipeline `name` goes on.
-    fn bring_back(self: &Arc<Self>, name: &str, record: Record) {
+    fn bring_back(self: &Arc<Self>, name: &str, mut record: Record) -> Result<()> {
+        if record.wanted == Wanted::Running
+            && let Some(reason) = (self.settings.held_back)(&record.extra)
+        {
+            record.wanted = Wanted::Paused(Some(reason));
+            self.book.put(name, &record)?;
+        }
         let mut definition = record.definition.clone();
         let read = definition::read(name, &mut definition, &self.settings.rules);
         let (pipeline, error) = match read {
@@ -249,6 +258,7 @@ impl Inner {
                 });
             }
         }
+        Ok(())
     }
 
     fn start(&self, unit: &Arc<Unit>) {

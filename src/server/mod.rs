@@ -31,6 +31,7 @@ use crate::error::{Error, Kind, Result};
 pub mod api;
 pub mod auth;
 pub mod book;
+pub mod cdc;
 pub mod config;
 pub mod definition;
 pub mod events;
@@ -72,7 +73,14 @@ pub fn serve(path: &Path, stop: &Arc<AtomicBool>) -> Result<()> {
             );
         }
         let over = CancellationToken::new();
-        let app = router(manager.clone(), tokens, config.limits);
+        let tasks = config.cdc_settings(path)?.map(|settings| {
+            let folder = config.settings(path).rules.folder;
+            Arc::new(cdc::Service::new(manager.clone(), settings, folder))
+        });
+        if let Some(tasks) = &tasks {
+            tasks.renew_sources().await;
+        }
+        let app = router(manager.clone(), tokens, config.limits, tasks);
         let serving =
             tokio::spawn(listen::serve(listener, tls, app, config.limits.connections, over.clone()));
         while !stop.load(Ordering::Acquire) {
@@ -101,7 +109,12 @@ fn private_folder(folder: &Path) -> Result<()> {
 }
 
 /// Everything that the server answers.
-pub fn router(manager: Manager, tokens: Arc<Tokens>, limits: Limits) -> Router {
+pub fn router(
+    manager: Manager,
+    tokens: Arc<Tokens>,
+    limits: Limits,
+    tasks: Option<Arc<cdc::Service>>,
+) -> Router {
     let api = Api { manager, body_limit: limits.body };
     // What is mounted here has been let in: `auth::Role` is an extension of each request.
     let known = Router::new()
@@ -112,6 +125,7 @@ pub fn router(manager: Manager, tokens: Arc<Tokens>, limits: Limits) -> Router {
         .route("/api/v1/pipelines/{name}/resume", post(api::resume))
         .route("/api/v1/pipelines/{name}/report", get(api::report))
         .route("/api/v1/pipelines/{name}/events", get(events::events))
+        .merge(tasks.map(|tasks| cdc::router(tasks, limits.body)).unwrap_or_default())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(tokens, auth::let_in));

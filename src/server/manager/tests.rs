@@ -15,7 +15,7 @@ fn open(folder: &Path, runtime: &Handle) -> Manager {
         other_states: Vec::new(),
         variables: Vec::new(),
     };
-    let settings = Settings { store: folder.join("server"), rules, attempts: 1000 };
+    let settings = Settings { store: folder.join("server"), rules, attempts: 1000, held_back: |_| None };
     Manager::open(settings, runtime.clone()).unwrap()
 }
 
