@@ -19,6 +19,7 @@ use crate::pipeline::{Select, units};
 
 mod check;
 mod checkpoint;
+mod import_cdc_config;
 mod remove;
 mod run;
 mod serve;
@@ -68,6 +69,14 @@ enum Command {
         /// The server's file
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+    },
+    /// Turn the configuration of milvus-cdc into a server's file
+    ImportCdcConfig {
+        /// milvus-cdc's `cdc.yaml`
+        file: PathBuf,
+        /// Write to this file, which must not be there yet, and not to standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Look for everything that would keep a pipeline from running, without changing anything
     Check {
@@ -138,6 +147,9 @@ pub fn main() -> ExitCode {
                 run::run(&pipeline, until, report.as_deref(), metrics)
             }
             Command::Serve { config } => serve::serve(&config),
+            Command::ImportCdcConfig { file, output } => {
+                import_cdc_config::import_cdc_config(&file, output.as_ref())
+            }
             Command::Check { pipeline, offline } => check::check(&pipeline, offline),
             Command::Remove { pipeline } => remove::remove(&pipeline),
             Command::Checkpoint(command) => checkpoint::checkpoint(command),
