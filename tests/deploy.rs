@@ -75,7 +75,15 @@ fn two_that_share_a_pipeline_in_kubernetes() {
     let deployment = &found["Deployment"]["spec"];
     assert_eq!(deployment["replicas"], 2);
     let pod = &deployment["template"]["spec"];
-    assert_eq!(pod["containers"][0]["args"], serde_json::json!(["run", "/etc/migrans/pipeline.toml"]));
+    let container = &pod["containers"][0];
+    let port = &container["ports"][0];
+    let args =
+        ["run", "/etc/migrans/pipeline.toml", "--metrics", &format!("0.0.0.0:{}", port["containerPort"])];
+    assert_eq!(container["args"], serde_json::json!(args));
+    for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+        assert_eq!(container[probe]["httpGet"]["path"], path);
+        assert_eq!(container[probe]["httpGet"]["port"], port["name"]);
+    }
     assert!(pod["affinity"]["podAntiAffinity"].is_object());
     assert!(pipeline.state_dir.starts_with("/var/lib/migrans"));
     check_pod(&found, pod);

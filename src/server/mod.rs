@@ -125,7 +125,7 @@ pub fn router(
         .route("/api/v1/pipelines/{name}/resume", post(api::resume))
         .route("/api/v1/pipelines/{name}/report", get(api::report))
         .route("/api/v1/pipelines/{name}/events", get(events::events))
-        .merge(tasks.map(|tasks| cdc::router(tasks, limits.body)).unwrap_or_default())
+        .merge(tasks.map(|tasks| cdc::router(tasks, limits.body, get(health::metrics))).unwrap_or_default())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(tokens, auth::let_in));

@@ -15,9 +15,8 @@ from conftest import until
 from pymilvus.grpc_gen.msg_pb2 import MsgPosition
 
 from testbed import Table, plain
-from testbed.migrans import binary, toml
 from testbed.process import free_ports
-from testbed.server import Server
+from testbed.serve import Server
 
 pytestmark = pytest.mark.limit(110)
 one_queue = pytest.mark.only("rocksmq", reason="what is asked for and answered has nothing to do with the queue")
@@ -28,47 +27,20 @@ CHANNEL = "by-dev-replicate-msg"
 class Cdc(Server):
     """`migrans serve` with a [cdc] section, and a client like those that people have written for milvus-cdc."""
 
-    grace = 12.0
-
     def __init__(self, scene, **cdc):
-        super().__init__("cdc")
-        self.port = free_ports(1)[0]
-        self.scene = scene
         source = scene.source
-        self.settings = {
-            "listen": f"127.0.0.1:{self.port}", "data_dir": "data",
-            "cdc": {"replicate_channel": CHANNEL, **cdc, "source": {
-                "etcd": [source.etcd.endpoint], "root_path": source.root_path, "meta_path": source.meta_path,
-                "mq": source.mq_settings()}}}
+        super().__init__({"cdc": {"replicate_channel": CHANNEL, **cdc, "source": {
+            "etcd": [source.etcd.endpoint], "root_path": source.root_path, "meta_path": source.meta_path,
+            "mq": source.mq_settings()}}})
+        self.scene = scene
 
-    @property
-    def what(self) -> str:
-        return f"the server at port {self.port}"
-
-    def _launch(self) -> None:
-        file = self.folder / "server.toml"
-        file.write_text(toml(self.settings), "utf-8")
-        self.process.spawn([binary(), "serve", "--config", file])
-
-    def _ready(self) -> object:
-        return self.post({"request_type": "list"})["code"] == 200
-
-    def send(self, body: bytes, method: str = "POST", path: str = "/cdc") -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def post(self, body) -> dict:
-        status, answer = self.send(body if isinstance(body, bytes) else json.dumps(body).encode())
-        assert status == 200 and SECRET.encode() not in answer, (status, answer)
-        return json.loads(answer)
+    def post_cdc(self, body) -> dict:
+        answer = self.request("POST", "/cdc", body, timeout=60)
+        assert SECRET.encode() not in answer.body, answer.body
+        return answer.expect(200)
 
     def ask(self, kind: str, **data) -> dict:
-        return self.post({"request_type": kind, "request_data": data})
+        return self.post_cdc({"request_type": kind, "request_data": data})
 
     def good(self, kind: str, **data) -> dict | None:
         answer = self.ask(kind, **data)
@@ -108,14 +80,15 @@ def serve(scene):
         return made[-1].start()
     yield start
     for server in made:
-        alive = server.process.alive
-        if alive:
+        try:
+            assert server.process.alive
             for task in server.good("list")["tasks"]:
                 server.good("delete", task_id=task["task_id"])  # with what it keeps in the queue
-        server.stop()
-        log = server.process.log_text()
-        server.discard()
-        assert alive and "panicked" not in log and SECRET not in log, log[-3000:]
+            server.stop()
+            log = server.said()
+            assert "panicked" not in log and SECRET not in log, log[-3000:]
+        finally:
+            server.discard()
 
 
 def arrives(scene, table: Table, what: str = "") -> None:
@@ -162,7 +135,7 @@ def test_a_task_from_the_documentation(scene, serve):
     assert cdc.refuse("resume", task_id=task) == (400, f"fail to handle the resume request, error: the task has running, task_id: {task}")
     arrives(scene, first, "after a pause")
 
-    cdc.process.kill()
+    cdc.kill9()
     second.insert(40)
     cdc.start()
     assert cdc.good("get", task_id=task)["task"]["state"] == "Running"
@@ -179,9 +152,9 @@ def test_a_task_from_the_documentation(scene, serve):
 
     assert cdc.ask("delete", task_id=task) == {"code": 200}
     assert cdc.refuse("get", task_id=task) == (400, f"fail to handle the get request, error: not found: [{task}]")
-    assert cdc.post({"request_type": "list"}) == {"code": 200, "data": {"tasks": []}}
+    assert cdc.post_cdc({"request_type": "list"}) == {"code": 200, "data": {"tasks": []}}
     assert cdc.good("position", task_id=task) == {"positions": None, "op_positions": None, "target_positions": None}
-    assert not list((cdc.folder / "data" / "pipelines").iterdir())
+    assert not list((cdc.data_dir / "pipelines").iterdir())
     scene.compare()
 
 
@@ -200,9 +173,9 @@ def test_positions_of_one_task_begin_the_next(scene, serve):
     again = cdc.create(milvus_connect_param=cdc.by_uri, collection_infos=[
         {"name": t.name, "positions": {p["channel_name"]: p["msg_id"] for p in positions}}])
     arrives(scene, t, "inserted between two tasks")
-    status, report = cdc.send(b"", "GET", f"/api/v1/pipelines/{again}/report")
-    rows = json.loads(report)["rows"]
-    assert status == 200 and rows["inserted"] + rows["upserted"] == 30, rows
+    applied = lambda: sum(cdc.get(again)["report"]["rows"].values())  # noqa: E731
+    until(applied, 10, "the report counts the rows")
+    assert applied() == 30
     scene.compare()
 
 
@@ -242,12 +215,9 @@ def test_tasks_of_one_target(scene, serve):
     assert cdc.refuse("create", **elsewhere) == limit
     single.insert(30), other.insert(30)
     arrives(scene, single), arrives(scene, other)
-    definition = json.loads(cdc.send(b"", "GET", f"/api/v1/pipelines/{first}")[1])["definition"]
-    assert definition["select"]["collections"] == [f"{database}.{single.name}"]
-    names = [p["name"] for p in json.loads(cdc.send(b"", "GET", "/api/v1/pipelines")[1])["pipelines"]]
-    star = next(name for name in names if name != first)
-    definition = json.loads(cdc.send(b"", "GET", f"/api/v1/pipelines/{star}")[1])["definition"]
-    assert definition["select"] == {"collections": [f"{database}.*"], "exclude": [f"{database}.{single.name}"]}
+    assert cdc.get(first)["definition"]["select"]["collections"] == [f"{database}.{single.name}"]
+    [star] = set(cdc.list()) - {first}
+    assert cdc.get(star)["definition"]["select"] == {"collections": [f"{database}.*"], "exclude": [f"{database}.{single.name}"]}
     cdc.good("delete", task_id=first)
     assert cdc.create(**of(single.name)) != first, "what `*` left out may be taken again"
 
@@ -275,8 +245,7 @@ def test_a_change_of_the_source_in_the_servers_file_reaches_its_tasks(scene, ser
     cdc.stop()
     cdc.settings["cdc"]["source"]["etcd"] = [scene.source.etcd.endpoint.replace("127.0.0.1", "localhost")]
     cdc.start()
-    definition = json.loads(cdc.send(b"", "GET", f"/api/v1/pipelines/{task}")[1])["definition"]
-    assert "localhost" in definition["source"]["etcd"][0]
+    assert "localhost" in cdc.get(task)["definition"]["source"]["etcd"][0]
     t.insert(20)
     arrives(scene, t)
 
@@ -337,11 +306,12 @@ def test_what_is_wrong_is_told_in_the_words_of_milvus_cdc(scene, serve):
     assert cdc.refuse("create", milvus_connect_param={"port": "19530"}) == (
         500, "fail to decode the create request, error: 1 error(s) decoding:\n\n* 'milvus_connect_param.port' expected type 'int', "
              "got unconvertible type 'string', value: '19530'")
-    assert cdc.post(b"{")["code"] == 500
-    assert cdc.send(b"", "GET") == (200, b'{"code":405,"message":"only support the POST method"}\n')
+    assert cdc.post_cdc(b"{")["code"] == 500
+    answer = cdc.request("GET", "/cdc")
+    assert (answer.status, answer.body) == (200, b'{"code":405,"message":"only support the POST method"}\n')
     assert cdc.good("list") == {"tasks": []}, "nothing is left of what was refused"
 
-    debug = lambda: cdc.process.log_text().count(" DEBUG ")  # noqa: E731
+    debug = lambda: cdc.said().count(" DEBUG ")  # noqa: E731
     assert not debug()
     for operation, params, state in [
             ("set_log_level", {}, "log_level is required"),
@@ -366,7 +336,7 @@ def test_a_task_that_can_not_start_is_none(scene, serve):
         client.create_collection(t.name, plain(dim=32))
     code, said = cdc.refuse("create", collection_infos=[{"name": t.name}], milvus_connect_param=cdc.by_uri)
     assert code == 400 and t.name in said, said
-    assert cdc.good("list") == {"tasks": []} and not list((cdc.folder / "data" / "pipelines").iterdir())
+    assert cdc.good("list") == {"tasks": []} and not list((cdc.data_dir / "pipelines").iterdir())
 
 
 # --- nonsense ----------------------------------------------------------------------------------------------------------------
@@ -439,8 +409,7 @@ def test_nonsense_is_answered_and_leaves_nothing_behind(scene, serve):
     connection.close()
     assert min(codes.values()) > 100, codes
     assert cdc.good("list") == {"tasks": []}
-    assert json.loads(cdc.send(b"", "GET", "/api/v1/pipelines")[1])["pipelines"] == []
-    assert not [f for f in (cdc.folder / "data").rglob("*") if f.parent.name == "pipelines"]
+    assert cdc.list() == {} and not list((cdc.data_dir / "pipelines").glob("*"))
     big = b'{"request_type":"list","request_data":{"x":"' + b"x" * (1 << 20) + b'"}}'
-    answer = cdc.post(big)
+    answer = cdc.post_cdc(big)
     assert answer["code"] == 500 and answer["message"].startswith("fail to read the request body, error: "), answer

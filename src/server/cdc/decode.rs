@@ -29,6 +29,15 @@ impl Decoder {
         self.text_value(&path, value)
     }
 
+    /// A text that is told to nobody, also if it is none. (milvus-cdc repeats what it can't take, and logs it.)
+    pub fn secret(&mut self, object: &Object<'_>, name: &str) -> String {
+        match object.field(name) {
+            (_, Value::Null) => String::new(),
+            (_, Value::String(text)) => text.clone(),
+            (path, other) => self.unconvertible_as(&path, "string", other, "(secret)"),
+        }
+    }
+
     fn text_value(&mut self, path: &str, value: &Value) -> String {
         match value {
             Value::Null => String::new(),
@@ -125,14 +134,17 @@ impl Decoder {
     }
 
     fn unconvertible<T: Default>(&mut self, path: &str, wanted: &str, found: &Value) -> T {
+        self.unconvertible_as(path, wanted, found, &plain(found))
+    }
+
+    fn unconvertible_as<T: Default>(&mut self, path: &str, wanted: &str, found: &Value, told_as: &str) -> T {
         let of = match found {
             Value::Object(_) => "map[string]interface {}",
             Value::Array(_) => "[]interface {}",
             scalar => kind(scalar),
         };
-        let found = plain(found);
         self.errors.push(format!(
-            "'{path}' expected type '{wanted}', got unconvertible type '{of}', value: '{found}'"
+            "'{path}' expected type '{wanted}', got unconvertible type '{of}', value: '{told_as}'"
         ));
         T::default()
     }

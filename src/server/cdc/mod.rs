@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use axum::routing::{MethodRouter, any};
 use axum::{Extension, Router};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request};
@@ -38,10 +38,15 @@ pub use self::service::Service;
 pub use self::settings::{Settings, Table};
 pub(super) use self::task::held_back;
 
-/// `/cdc`. Whatever is asked, and whatever comes of it, the answer has status 200, and JSON with a `code`.
-/// `body_limit` is the most bytes of a body.
-pub fn router<S: Clone + Send + Sync + 'static>(service: Arc<Service>, body_limit: usize) -> Router<S> {
-    Router::new().route("/cdc", any(answer)).with_state((service, body_limit))
+/// `/cdc`: whatever is asked, and whatever comes of it, the answer has status 200, and JSON with a `code`. `body_limit` is the
+/// most bytes of a body. `metrics` is at the path where milvus-cdc has its own.
+pub fn router<S: Clone + Send + Sync + 'static>(
+    service: Arc<Service>,
+    body_limit: usize,
+    metrics: MethodRouter<S>,
+) -> Router<S> {
+    let tasks = Router::new().route("/cdc", any(answer)).with_state((service, body_limit));
+    tasks.route("/cdc/metrics", metrics)
 }
 
 async fn answer(

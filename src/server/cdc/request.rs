@@ -188,9 +188,10 @@ impl Create {
 
 fn decode_kafka(decoder: &mut Decoder, kafka: &Object<'_>) -> KafkaConnectParam {
     let sasl = decoder.object(kafka, "sasl");
-    for name in ["username", "password", "mechanisms", "security_protocol"] {
+    for name in ["username", "mechanisms", "security_protocol"] {
         decoder.text(&sasl, name);
     }
+    decoder.secret(&sasl, "password");
     KafkaConnectParam {
         address: decoder.text(kafka, "address"),
         topic: decoder.text(kafka, "topic"),
@@ -206,9 +207,9 @@ fn decode_milvus(decoder: &mut Decoder, milvus: &Object<'_>) -> MilvusConnectPar
         port: decoder.number(milvus, "port"),
         enable_tls: decoder.flag(milvus, "enable_tls"),
         username: decoder.text(milvus, "username"),
-        password: decoder.text(milvus, "password"),
+        password: decoder.secret(milvus, "password"),
         uri: decoder.text(milvus, "uri"),
-        token: decoder.text(milvus, "token"),
+        token: decoder.secret(milvus, "token"),
         dial_config: DialConfig {
             server_name: decoder.text(&dial, "server_name"),
             server_pem_path: decoder.text(&dial, "server_pem_path"),

@@ -18,10 +18,31 @@ fn requests_are_decoded_as_mapstructure_does_and_refused_in_its_words() {
         let ours = decode(&request);
         match (row.decoded, row.error) {
             (Some(theirs), None) => assert_eq!(ours, Ok(theirs), "{}", row.request),
-            (None, Some(theirs)) => assert_eq!(ours, Err(theirs), "{}", row.request),
+            (None, Some(theirs)) => assert_eq!(ours, Err(without_secrets(&theirs)), "{}", row.request),
             _ => panic!("a row with both or none: {}", row.request),
         }
     }
+}
+
+/// In this we differ: no secret is repeated, whatever it is.
+fn without_secrets(error: &str) -> String {
+    let line = |line: &str| match line.split_once("', value: '") {
+        Some((start, _)) if line.contains("password'") || line.contains("token'") => {
+            format!("{start}', value: '(secret)'")
+        }
+        _ => line.to_owned(),
+    };
+    error.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn secrets_that_are_no_texts_are_not_repeated() {
+    let param = json!({ "password": 1_234_567, "token": { "key": "hush" } });
+    let data =
+        json!({ "milvus_connect_param": param, "kafka_connect_param": { "sasl": { "password": ["hush"] } } });
+    let error = Create::decode(data.as_object().unwrap()).unwrap_err();
+    assert!(error.starts_with("3 error(s)") && error.matches("(secret)").count() == 3, "{error}");
+    assert!(!error.contains("hush") && !error.contains("234567"), "{error}");
 }
 
 fn decode(request: &Request) -> Result<Value, String> {
