@@ -23,6 +23,7 @@ pub mod server;
 pub mod sinks;
 pub mod sources;
 pub mod tail;
+mod tls;
 pub mod verify;
 
 pub use error::{Error, Kind, Result};

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import threading
 
@@ -17,10 +18,12 @@ class TcpProxy:
     `cut()`        reset all connections, and refuse new ones
     `blackhole()`  keep connections and take new ones, but pass not one byte, in neither direction
 
-    The target may be set later: a broker has to be told the proxy's port before its own is known."""
+    The target may be set later: a broker has to be told the proxy's port before its own is known. With `tls` it speaks TLS
+    before a server that does not."""
 
-    def __init__(self, target: int | None = None):
+    def __init__(self, target: int | None = None, tls: ssl.SSLContext | None = None):
         [self.port] = free_ports(1)
+        self.tls = tls
         self.target = target
         self.accepted = 0  # connections so far
         self.taken: list[int] = []  # bytes that came in, per connection in the order in which they were accepted
@@ -73,7 +76,7 @@ class TcpProxy:
     async def _passing(self) -> None:
         self._flow.set()
         if self._listener is None:
-            self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
 
     async def _blackhole(self) -> None:
         await self._passing()

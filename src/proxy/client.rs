@@ -1,18 +1,17 @@
 //! The connection to a Milvus: addresses, credentials, versions, and making calls.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Scheme, Uri};
 use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response};
 
 use super::connector;
@@ -25,7 +24,8 @@ use crate::milvus::proto::milvus::milvus_service_client::MilvusServiceClient;
 use crate::milvus::proto::milvus::{ConnectRequest, GetVersionRequest};
 use crate::milvus::tso::Tso;
 use crate::ownership::Fence;
-use crate::pipeline::{MilvusServer, Secret, Tls};
+use crate::pipeline::{MilvusServer, Secret};
+use crate::tls::Safety;
 
 /// Milvus' proxy takes 64 MiB (`proxy.grpc.serverMaxRecvSize`); the rest is for names and headers.
 pub(crate) const MAX_REQUEST: usize = 60 << 20;
@@ -80,6 +80,13 @@ impl Role {
             Role::Target => "[target]",
         }
     }
+
+    fn tls_table(self) -> &'static str {
+        match self {
+            Role::Source => "source.milvus.tls",
+            Role::Target => "target.tls",
+        }
+    }
 }
 
 /// The generated client on our connection.
@@ -100,9 +107,9 @@ impl Client {
     /// `PipelineFile` for an impossible address or TLS file, `Unavailable`, `Denied`, `Version`; all name the address.
     pub(crate) async fn connect(target: &MilvusServer, role: Role, fence: Fence) -> Result<Client> {
         let at = |error: Error| role.advise(error).context(format!("{} {}", role.word(), target.uri));
-        let endpoint = endpoint(target).map_err(at)?;
+        let (endpoint, address, safety) = endpoint(target, role).map_err(at)?;
         let gate = Gate::new(target.token.as_ref(), fence.clone()).map_err(at)?;
-        let connecting = connector::connect(&endpoint, target.connect_timeout, fence);
+        let connecting = connector::connect(&endpoint, &address, safety, target.connect_timeout, fence);
         let channel = tokio::time::timeout(target.connect_timeout, connecting)
             .await
             .map_err(|_| {
@@ -233,53 +240,36 @@ async fn hello(service: &InterceptedService<Channel, Gate>, deadline: Duration) 
     Version::parse(&version.version)
 }
 
-fn endpoint(target: &MilvusServer) -> Result<Endpoint> {
+/// With its address, and what makes connections to it safe, if that is wanted.
+fn endpoint(target: &MilvusServer, role: Role) -> Result<(Endpoint, Uri, Option<Safety>)> {
     let invalid = |message: &str| Error::new(Kind::PipelineFile, message.to_owned());
-    let endpoint = Endpoint::from_shared(target.uri.clone())
-        .map_err(|error| invalid("this is not an address").caused_by(error))?;
-    let endpoint = match endpoint.uri().scheme_str() {
-        Some("https") => endpoint
-            .tls_config(tls_config(&target.tls.clone().unwrap_or_default())?)
-            .map_err(|error| invalid("its TLS settings can't be used").caused_by(error))?,
-        Some("http") if target.tls.is_none() => endpoint,
+    let unusable = |error: http::Error| invalid("this is not an address").caused_by(error);
+    let address = Uri::try_from(&target.uri).map_err(|error| unusable(error.into()))?;
+    let safety = match address.scheme_str() {
+        Some("https") => {
+            let tls = target.tls.clone().unwrap_or_default();
+            Some(Safety::new(&tls, role.tls_table(), &[b"h2"])?)
+        }
+        Some("http") if target.tls.is_none() => None,
         Some("http") => {
             return Err(invalid("TLS settings with an address without TLS")
                 .hint("write `https://` in `uri`, or leave the TLS settings out"));
         }
         _ => return Err(invalid("this address has no scheme").hint("write `http://host:19530`")),
     };
-    Ok(endpoint
+    // As far as tonic knows there is no TLS: the connector sees to it.
+    let mut inside = address.clone().into_parts();
+    inside.scheme = Some(Scheme::HTTP);
+    let endpoint = Endpoint::from(Uri::from_parts(inside).map_err(|error| unusable(error.into()))?)
+        .origin(address.clone())
         .connect_timeout(target.connect_timeout)
         .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true))
-}
-
-fn tls_config(tls: &Tls) -> Result<ClientTlsConfig> {
-    let mut config = ClientTlsConfig::new().with_native_roots();
-    if let Some(ca) = &tls.ca {
-        config = config.ca_certificate(Certificate::from_pem(read(ca)?));
-    }
-    match (&tls.cert, &tls.key) {
-        (Some(cert), Some(key)) => config = config.identity(Identity::from_pem(read(cert)?, read(key)?)),
-        (None, None) => {}
-        _ => {
-            return Err(Error::new(Kind::PipelineFile, "a client certificate needs both `cert` and `key`"));
-        }
-    }
-    if let Some(name) = &tls.server_name {
-        config = config.domain_name(name);
-    }
-    Ok(config)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
-        Error::new(Kind::PipelineFile, format!("TLS file {} can't be read", path.display())).caused_by(error)
-    })
+        .keep_alive_while_idle(true);
+    Ok((endpoint, address, safety))
 }
 
 fn unreachable(role: Role) -> Error {

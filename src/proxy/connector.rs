@@ -10,18 +10,23 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceExt, service_fn};
 
 use crate::ownership::Fence;
+use crate::tls::Safety;
 
-/// Connects to `endpoint` by way of `fence`.
+/// Connects `endpoint` to `address` by way of `fence`, with TLS by `safety`.
 pub(super) async fn connect(
     endpoint: &Endpoint,
+    address: &Uri,
+    safety: Option<Safety>,
     connect_timeout: Duration,
     fence: Fence,
 ) -> Result<Channel, tonic::transport::Error> {
@@ -29,16 +34,26 @@ pub(super) async fn connect(
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(connect_timeout));
-    let connector = service_fn(move |uri: http::Uri| {
-        let (mut http, fence) = (http.clone(), fence.clone());
+    let address = address.clone();
+    let connector = service_fn(move |_| {
+        let (mut http, address, safety) = (http.clone(), address.clone(), safety.clone());
+        let fence = fence.clone();
         async move {
-            let stream = http.ready().await?.call(uri).await?.into_inner();
+            let stream = http.ready().await?.call(address.clone()).await?.into_inner();
             if let Some(tail) = fence.tail() {
                 // What was sent and not taken in by then is thrown away, not delivered later.
                 let tail = u32::try_from(tail.as_millis()).unwrap_or(u32::MAX);
                 rustix::net::sockopt::set_tcp_user_timeout(&stream, tail).map_err(io::Error::from)?;
             }
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(TokioIo::new(Fenced { stream, fence }))
+            let stream = Fenced { stream, fence };
+            let stream = match safety {
+                Some(safety) => {
+                    let host = address.host().unwrap_or_default();
+                    Either::Right(safety.connect(host, stream).await?)
+                }
+                None => Either::Left(stream),
+            };
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(TokioIo::new(stream))
         }
     });
     endpoint.connect_with_connector(connector).await

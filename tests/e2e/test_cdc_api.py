@@ -7,6 +7,7 @@ import copy
 import http.client
 import json
 import random
+import ssl
 import string
 import time
 
@@ -14,9 +15,10 @@ import pytest
 from conftest import until
 from pymilvus.grpc_gen.msg_pb2 import MsgPosition
 
-from testbed import Table, plain
+from testbed import Table, TcpProxy, plain
 from testbed.process import free_ports
 from testbed.serve import Server
+from testbed.tls import Authority
 
 pytestmark = pytest.mark.limit(110)
 one_queue = pytest.mark.only("rocksmq", reason="what is asked for and answered has nothing to do with the queue")
@@ -248,6 +250,50 @@ def test_a_change_of_the_source_in_the_servers_file_reaches_its_tasks(scene, ser
     assert "localhost" in cdc.get(task)["definition"]["source"]["etcd"][0]
     t.insert(20)
     arrives(scene, t)
+
+
+@one_queue
+def test_a_target_with_tls(scene, serve, tmp_path):
+    """One way by the authority's certificate or by the server's own, as Milvus' documentation has it, or both ways."""
+    cdc = serve()
+    authority, stranger = (Authority(tmp_path / name, name) for name in ("authority", "stranger"))
+    own = authority.issue("target", ("milvus.test",))
+    port = int(scene.target.uri.rsplit(":", 1)[1])
+
+    def context(verify: ssl.VerifyMode) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(own.cert, own.key)
+        context.load_verify_locations(authority.cert)
+        context.set_alpn_protocols(["h2"])
+        context.verify_mode = verify
+        return context
+
+    with TcpProxy(port, context(ssl.CERT_NONE)) as one_way, TcpProxy(port, context(ssl.CERT_REQUIRED)) as both_ways:
+        def by(proxy: TcpProxy, server_name: str | None = "milvus.test", **files) -> dict:
+            dial = {"server_name": server_name, **{key: str(path) for key, path in files.items()}}
+            return {"host": "127.0.0.1", "port": proxy.port, "enable_tls": True, "dial_config": dial, "connect_timeout": 3}
+        mine = {"client_pem_path": (shown := authority.issue("client")).cert, "client_key_path": shown.key}
+        good = {"authority": by(one_way, server_pem_path=authority.cert), "own": by(one_way, server_pem_path=own.cert),
+                "both": by(both_ways, ca_pem_path=authority.cert, **mine)}
+        other = stranger.issue("target", ("milvus.test",))
+        for what, param in {
+            "nothing is trusted": {**by(one_way), "dial_config": {}},
+            "another authority": by(one_way, server_pem_path=stranger.cert), "another's certificate": by(one_way, server_pem_path=other.cert),
+            "another name": by(one_way, "else.test", server_pem_path=authority.cert),
+            "another name, with its own": by(one_way, "else.test", server_pem_path=own.cert),
+            "no certificate of ours": by(both_ways, server_pem_path=authority.cert),
+        }.items():
+            code, said = cdc.refuse("create", milvus_connect_param=param, collection_infos=[{"name": "a"}])
+            assert code == 500 and said.startswith("fail to handle the create request, error: fail to connect the milvus: "), (what, said)
+        tables = {name: scene.table(name, plain()).create(load=True) for name in good}
+        for name, param in good.items():
+            cdc.create(tables[name].name, milvus_connect_param=param)
+            tables[name].insert(20)
+        for t in tables.values():
+            arrives(scene, t)
+        for task in cdc.good("list")["tasks"]:
+            cdc.good("delete", task_id=task["task_id"])
+    scene.compare()
 
 
 # --- what is wrong -----------------------------------------------------------------------------------------------------------

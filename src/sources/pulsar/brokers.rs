@@ -11,11 +11,11 @@ use pulsar::proto::{BaseCommand, CommandGetTopicsOfNamespace, CommandLookupTopic
 use tokio::sync::Mutex;
 
 use super::connection::{Address, Connection, Credentials};
-use super::tls::Safety;
 use super::trouble::Trouble;
 use crate::error::Result as MigransResult;
 use crate::milvus::channel::PChannel;
 use crate::pipeline::PulsarConfig;
+use crate::tls::Safety;
 
 /// The most brokers that one question for a topic may lead to. (Two are usual: one that is asked, one that serves.)
 const REDIRECTS: usize = 20;
@@ -43,7 +43,7 @@ impl Brokers {
     /// Error: `PipelineFile`, if the TLS files can't be used.
     pub(super) fn new(config: &PulsarConfig) -> MigransResult<Brokers> {
         let safety = if is_safe(&config.uri) {
-            Some(Safety::new(&config.tls.clone().unwrap_or_default())?)
+            Some(Safety::new(&config.tls.clone().unwrap_or_default(), "source.mq.tls", &[])?)
         } else {
             None
         };

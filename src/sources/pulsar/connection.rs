@@ -21,14 +21,13 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::codec::Framed;
 
 use super::inbox::Inbox;
-use super::tls::Safety;
 use super::trouble::{Sort, Trouble};
 use super::wire::{Frames, Received};
 use crate::pipeline::Secret;
+use crate::tls::Safety;
 
 /// How long connecting may take, greetings included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -287,15 +286,8 @@ async fn dial(target: &str, safety: Option<&Safety>) -> Result<Box<dyn Socket>, 
     let socket = TcpStream::connect(target).await.map_err(failed)?;
     socket.set_nodelay(true).map_err(failed)?;
     let Some(safety) = safety else { return Ok(Box::new(socket)) };
-    let name = match &safety.server_name {
-        Some(name) => name.clone(),
-        None => {
-            let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
-            ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-                .map_err(|_| Trouble::passing(format!("{host} is no name for TLS")))?
-        }
-    };
-    Ok(Box::new(safety.connector.connect(name, socket).await.map_err(failed)?))
+    let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
+    Ok(Box::new(safety.connect(host, socket).await.map_err(failed)?))
 }
 
 async fn greet(stream: &mut Stream, address: &Address, credentials: &Credentials) -> Result<(), Trouble> {

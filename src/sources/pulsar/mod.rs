@@ -51,7 +51,6 @@ mod opening;
 mod payload;
 mod permits;
 mod reader;
-mod tls;
 mod trouble;
 mod wire;
 
