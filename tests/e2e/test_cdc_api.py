@@ -438,6 +438,7 @@ def _nonsense(rng: random.Random, target: str) -> bytes:
 
 
 @one_queue
+@pytest.mark.limit(300)  # 10 s, but where many others want the processor too
 def test_nonsense_is_answered_and_leaves_nothing_behind(scene, serve):
     cdc = serve()
     rng = random.Random(20_261_123)
