@@ -1,5 +1,5 @@
 //! What is in `deploy/`: each file is one that its reader takes, and they agree with each other and with the program.
-
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test may panic")]
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
