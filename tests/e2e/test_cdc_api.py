@@ -12,7 +12,7 @@ import string
 import time
 
 import pytest
-from conftest import until
+from conftest import rows_at, until
 from pymilvus.grpc_gen.msg_pb2 import MsgPosition
 
 from testbed import Table, TcpProxy, plain
@@ -250,6 +250,38 @@ def test_a_change_of_the_source_in_the_servers_file_reaches_its_tasks(scene, ser
     assert "localhost" in cdc.get(task)["definition"]["source"]["etcd"][0]
     t.insert(20)
     arrives(scene, t)
+
+
+@one_queue
+def test_other_names_and_roles(scene, serve):
+    """`name_mapping` by collection and by database; and `enable_user_role`, which one task of a target may have."""
+    cdc = serve()
+    shop, archive = f"{scene.prefix}_shop", f"{scene.prefix}_archive"
+    with scene.source.client() as source, scene.target.client() as target:
+        source.create_database(shop)
+        try:
+            one = scene.table("one", plain()).create(load=True)
+            two, three = (scene.table(name, plain(), database=shop).create(load=True) for name in ("two", "three"))
+            other = scene.name("other")
+            cdc.create(one.name, name_mapping=[{"source_db": "default", "target_db": "default", "collection_mapping": {one.name: other}}],
+                       extra_info={"enable_user_role": True})
+            whole = {"db_collections": {shop: [{"name": "*"}]}, "milvus_connect_param": cdc.by_uri}
+            assert cdc.refuse("create", **whole, extra_info={"enable_user_role": True}) == (
+                400, "fail to handle the create request, error: the enable user role param is duplicate")
+            cdc.create(**whole, name_mapping=[{"source_db": shop, "target_db": archive}])
+            for t in (one, two, three):
+                t.insert(20)
+            for database, name in (("default", other), (archive, two.name), (archive, three.name)):
+                until(lambda: rows_at(scene.target, name, database) == 20, 30, f"20 rows of {name} in {database}")
+            assert one.name not in target.list_collections() and shop not in target.list_databases()
+        finally:
+            for task in cdc.good("list")["tasks"]:
+                cdc.good("delete", task_id=task["task_id"])
+            for server, database in ((scene.source, shop), (scene.target, archive)):
+                with server.client(database) as client:
+                    for name in client.list_collections():
+                        client.drop_collection(name)
+                    client.drop_database(database)
 
 
 @one_queue
