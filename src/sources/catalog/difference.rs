@@ -377,6 +377,7 @@ impl<'a> Plan<'a> {
             let stays = |to: &&Alias| {
                 end.is_none_or(|end| to.changed <= end)
                     && self.leaves_database(to.collection).is_none()
+                    && !self.has_yet_to_come(to.collection)
                     && on_target(names, self.wanted(), name, to) == on_target_now
             };
             if to.filter(stays).is_some() {
@@ -398,12 +399,27 @@ impl<'a> Plan<'a> {
                 continue;
             };
             let at = alias.changed.max(of.created).max(left.unwrap_or(Tso::ZERO));
+            if self.has_yet_to_come(of.id) {
+                continue;
+            }
             if at <= upto {
                 let (alias, changed) = (name.clone(), alias.changed);
                 let ddl = Ddl::SetAlias { alias, id: of.id, name: of.name.clone(), from: None, changed };
                 self.push(at, Rank::SetAlias, ddl);
             }
         }
+    }
+
+    /// Whether a collection is not in the database of the target that it is to be in, also after the renames that are due.
+    fn has_yet_to_come(&self, collection: CollectionId) -> bool {
+        let database = |name: &CollectionName| self.observed.names.collection(name).database;
+        let renames = self.steps.iter().rev().find_map(|(_, _, ddl)| match ddl {
+            Ddl::RenameCollection { id, to, .. } if *id == collection => Some(to),
+            _ => None,
+        });
+        let applied = || self.applied.collections.get(&collection).map(|applied| &applied.name);
+        let wanted = self.wanted().collections.get(&collection).map(|wanted| &wanted.name);
+        renames.or_else(applied).zip(wanted).is_some_and(|(now, then)| database(now) != database(then))
     }
 
     /// When a collection first and last goes from one database of the target to another.
