@@ -477,7 +477,7 @@ fn any_catalog(is_later: bool) -> impl Strategy<Value = Catalog> {
                     // What was a collection's name is free once that has another one.
                     let changed = match (is_later, &*alias.collection) {
                         (false, _) => of.created.0 + later % 40,
-                        (true, "alias") => 101 + later,
+                        (true, "alias") => of.created.0.max(101) + later,
                         (true, _) => 501 + later,
                     };
                     let changed = Tso(changed);
