@@ -32,7 +32,7 @@ MUTATIONS = [
     ("calls go out before it is recorded how far", 3, "src/ops/apply/lanes.rs",
      "let covered = !self.limits.protected", "let covered = true || !self.limits.protected"),
     ("calls that touch a common key go out side by side", 4, "src/ops/batch.rs",
-     "self.vchannel == other.vchannel && self.keys.intersects(&other.keys)", "self.vchannel == other.vchannel && false"),
+     "(are_messages || self.keys.intersects(&other.keys))", "are_messages"),
     ("a delete takes the row of its own ts", 4, "src/ops/coalesce.rs",
      "scope == partition) && *at > ts)", "scope == partition) && *at >= ts)"),
     ("the slowest channel always may read beyond the budget", 5, "src/ops/read.rs",
