@@ -177,7 +177,8 @@ fn changed(row: &Row, column: usize) -> Row {
     let mut row = row.clone();
     match column {
         0 => row.flag = !row.flag,
-        1 => row.small = if row.small == 0 { 1 } else { -row.small },
+        // Within Int8.
+        1 => row.small ^= 1,
         2 => row.text.push(' '),
         // The other zero is another value too.
         3 => row.float = -row.float,
