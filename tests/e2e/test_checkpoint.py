@@ -141,7 +141,9 @@ def test_rewind_behind_what_the_queue_holds(scene):
         migrans.run_until_caught_up()
         migrans.checkpoint("rewind", "--to", then)
         said = migrans.fail(1, 60)
-        assert "is needed, but what is left in the queue begins at" in said and "by-dev-rootcoord-dml_" in said, said
+        # A collection that is hardly older than that time is looked for where it begins, an older one by the time.
+        gap = ["is needed, but what is left in the queue begins at", "is gone from RocksMQ, the first one after it is"]
+        assert any(text in said for text in gap) and "by-dev-rootcoord-dml_" in said, said
         migrans.fail(1, 60)
         assert rows_at(scene.target, t.name) == 250
     finally:
