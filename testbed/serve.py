@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -203,4 +204,9 @@ def changed(made: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def files_others_can_read(folder: Path) -> list[Path]:
     """What anybody but the owner has any right to, below `folder`."""
-    return [path for path in [folder, *folder.rglob("*")] if path.lstat().st_mode & 0o077]
+    found = []
+    for path in [folder, *folder.rglob("*")]:
+        with contextlib.suppress(FileNotFoundError):  # RocksDB's files come and go
+            if path.lstat().st_mode & 0o077:
+                found.append(path)
+    return found
