@@ -18,7 +18,9 @@ KEYS = 1_000_000_000
 def history(server, name: str) -> dict:
     """For each key of a collection, what the log of `server` says of it, in order: (ts, "insert" or "delete")."""
     with Migrans(server, server, [name], name="evidence") as migrans:
-        lines = map(json.loads, migrans.tail("--from", "earliest", "--until", "caught-up", "--json", "--keys", str(KEYS), timeout=120).splitlines())
+        said = migrans.tail("--from", "earliest", "--until", "caught-up", "--json", "--keys", str(KEYS), timeout=120)
+        # Not splitlines: there are keys with other ends of lines in them.
+        lines = map(json.loads, said.rstrip("\n").split("\n"))
         out: dict = {}
         for line in lines:
             if line["kind"] in ("insert", "delete"):

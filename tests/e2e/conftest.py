@@ -140,6 +140,7 @@ class Scene:
     def compare(self, **options):
         report = compare(self.source, self.target, [self.pattern], **options)
         if not report.equal:
+            print(report.text())
             print(evidence(self.source, self.target, report))
         return report.assert_equal()
 
