@@ -143,7 +143,7 @@ class Ordeal:
         def stop():
             self._see_a_row()
             self.migrans.sigterm()
-        for left in (2, 1, 0):
+        for left in reversed(range(6)):
             try:
                 return self.die_at(point, meanwhile=stop)
             except AssertionError:
