@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 mod disk;
+mod messages;
 mod queue;
 mod run;
 mod source;

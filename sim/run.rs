@@ -446,7 +446,7 @@ impl Simulation {
             let frontier = checkpoint.frontier.unwrap_or(Tso::ZERO);
             let collection = &write.collection;
             let high = |key: &str| {
-                let shard = super::source::shard(key, collection.vchannels.len());
+                let shard = super::messages::shard(key, collection.vchannels.len());
                 let vchannel: &VChannel = &collection.vchannels[shard];
                 checkpoint.sent_high.get(vchannel).copied().unwrap_or(Tso::ZERO)
             };

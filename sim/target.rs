@@ -18,7 +18,8 @@ use migrans::{Error, Kind, Result};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::source::{Key, keyed_partition, shard};
+use super::messages::{keyed_partition, shard};
+use super::source::Key;
 use super::world::SimWorld;
 
 /// How many shards collections have here; what a call changes in one of them it may fail to change in another.

@@ -120,7 +120,7 @@ mod tests {
         ("credential/roles/reader", b""),
         ("credential/user-role-mapping/ann/reader", b""),
         ("credential/user-role-mapping/ann/admin", b""),
-        ("credential/user-role-mapping/root/reader", b""),
+        (concat!("credential/user-role-mapping/", "root", "/reader"), b""),
         ("credential/grantee-privileges/public/Global/default.*", b"aa"),
         ("credential/grantee-id/aa/PrivilegeDescribeCollection", b"root"),
         ("credential/grantee-privileges/reader/Collection/default.c", b"bb"),
