@@ -171,9 +171,11 @@ impl Progress {
     /// This was read from `channel`: of each collection so much.
     pub fn received(&self, channel: &PChannel, amounts: &[(CollectionId, Amount)]) {
         let mut state = self.lock();
+        let State { channels, received, .. } = &mut *state;
+        let of_channel = &mut channels.entry(channel.clone()).or_default().received;
         for (collection, Amount { rows, bytes }) in amounts {
-            state.channels.entry(channel.clone()).or_default().received.add(*rows, *bytes);
-            state.received.entry(*collection).or_default().add(*rows, *bytes);
+            of_channel.add(*rows, *bytes);
+            received.entry(*collection).or_default().add(*rows, *bytes);
         }
     }
 

@@ -341,23 +341,33 @@ pub enum Ddl {
 impl Ddl {
     /// The collection that the step is about, `None` for a database's.
     pub fn collection(&self) -> Option<CollectionId> {
+        self.about().map(|(id, _)| id)
+    }
+
+    /// The name of the collection that the step is about, `None` for a database's. A collection that is renamed: the old
+    /// name.
+    pub fn collection_name(&self) -> Option<&CollectionName> {
+        self.about().map(|(_, name)| name)
+    }
+
+    fn about(&self) -> Option<(CollectionId, &CollectionName)> {
         match self {
             Ddl::CreateDatabase(_)
             | Ddl::DropDatabase { .. }
             | Ddl::SetDatabaseProperties { .. }
             | Ddl::Access(_) => None,
-            Ddl::CreateCollection(collection) => Some(collection.id),
-            Ddl::DropCollection { id, .. }
-            | Ddl::RenameCollection { id, .. }
-            | Ddl::SetAlias { id, .. }
-            | Ddl::DropAlias { id, .. }
-            | Ddl::CreatePartition { id, .. }
-            | Ddl::DropPartition { id, .. }
-            | Ddl::CreateIndex { id, .. }
-            | Ddl::AlterIndex { id, .. }
-            | Ddl::DropIndex { id, .. }
-            | Ddl::SetLoad { id, .. }
-            | Ddl::SetProperties { id, .. } => Some(*id),
+            Ddl::CreateCollection(collection) => Some((collection.id, &collection.name)),
+            Ddl::DropCollection { id, name }
+            | Ddl::RenameCollection { id, name, .. }
+            | Ddl::SetAlias { id, name, .. }
+            | Ddl::DropAlias { id, name, .. }
+            | Ddl::CreatePartition { id, name, .. }
+            | Ddl::DropPartition { id, name, .. }
+            | Ddl::CreateIndex { id, name, .. }
+            | Ddl::AlterIndex { id, name, .. }
+            | Ddl::DropIndex { id, name, .. }
+            | Ddl::SetLoad { id, name, .. }
+            | Ddl::SetProperties { id, name, .. } => Some((*id, name)),
         }
     }
 
@@ -386,29 +396,6 @@ impl Ddl {
         }
         if let Some(name) = self.collection_name() {
             self.set_collection_name(collection(name));
-        }
-    }
-
-    /// The name of the collection that the step is about, `None` for a database's. A collection that is renamed: the old
-    /// name.
-    pub fn collection_name(&self) -> Option<&CollectionName> {
-        match self {
-            Ddl::CreateDatabase(_)
-            | Ddl::DropDatabase { .. }
-            | Ddl::SetDatabaseProperties { .. }
-            | Ddl::Access(_) => None,
-            Ddl::CreateCollection(collection) => Some(&collection.name),
-            Ddl::DropCollection { name, .. }
-            | Ddl::RenameCollection { name, .. }
-            | Ddl::SetAlias { name, .. }
-            | Ddl::DropAlias { name, .. }
-            | Ddl::CreatePartition { name, .. }
-            | Ddl::DropPartition { name, .. }
-            | Ddl::CreateIndex { name, .. }
-            | Ddl::AlterIndex { name, .. }
-            | Ddl::DropIndex { name, .. }
-            | Ddl::SetLoad { name, .. }
-            | Ddl::SetProperties { name, .. } => Some(name),
         }
     }
 

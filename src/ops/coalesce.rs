@@ -131,10 +131,10 @@ impl Coalesce {
         let bound = self.in_doubt.get(vchannel).copied().unwrap_or(Tso::ZERO);
         let fresh = changes.split_off(changes.partition_point(|(change, _)| change.ts <= bound));
         for (changes, in_doubt) in [(changes, true), (fresh, false)] {
-            let (messages, changes): (Vec<_>, Vec<_>) =
-                changes.into_iter().partition(|(change, _)| matches!(change.body, Body::Message(_)));
-            self.messages(vchannel, &lane.collection, messages, work);
-            if !changes.is_empty() {
+            // A pipeline has messages or rows, never both.
+            if changes.first().is_some_and(|(change, _)| matches!(change.body, Body::Message(_))) {
+                self.messages(vchannel, &lane.collection, changes, work);
+            } else if !changes.is_empty() {
                 Net::new(vchannel, &lane.collection, in_doubt, self.batch_bytes).run(changes, work)?;
             }
         }

@@ -15,10 +15,10 @@
 
 use std::collections::BTreeMap;
 
-use prost::Message as _;
-
-use super::keys::Key;
+use super::assemble::decode;
+use super::keys::{Key, Meta};
 use super::mirror::Mirror;
+use crate::error::Result;
 use crate::milvus::access::{ANY, Access, BUILT_IN_ROLES, COLLECTION, Grant, ROOT};
 use crate::milvus::catalog::CollectionName;
 use crate::milvus::proto::milvus::PrivilegeGroupInfo;
@@ -28,7 +28,10 @@ const DEFAULT_DATABASE: &str = "default";
 
 /// What `mirror` holds of it. Grants on collections that `select` does not take are left out, and so is everything that
 /// is about root, admin and public.
-pub fn assemble(mirror: &Mirror, select: &dyn Fn(&CollectionName) -> bool) -> Access {
+///
+/// # Errors
+/// `Corrupt`, naming the key, for a group that can't be decoded.
+pub fn assemble(mirror: &Mirror, meta: &Meta, select: &dyn Fn(&CollectionName) -> bool) -> Result<Access> {
     let mut access = Access::default();
     let mut grantees: Vec<(String, String, String, String)> = Vec::new();
     let mut privileges: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -49,7 +52,7 @@ pub fn assemble(mirror: &Mirror, select: &dyn Fn(&CollectionName) -> bool) -> Ac
                 privileges.entry(id.to_owned()).or_default().push(client_name(privilege));
             }
             ["privilege-group", group] => {
-                let info = PrivilegeGroupInfo::decode(entry.value.as_slice()).unwrap_or_default();
+                let info: PrivilegeGroupInfo = decode(meta, key, entry)?;
                 let names = info.privileges.into_iter().map(|privilege| client_name(&privilege.name));
                 access.groups.insert(group.to_owned(), names.collect());
             }
@@ -77,7 +80,7 @@ pub fn assemble(mirror: &Mirror, select: &dyn Fn(&CollectionName) -> bool) -> Ac
     access.bindings.values_mut().for_each(|bound| bound.retain(|role| roles.contains(role)));
     let users = access.users.clone();
     access.bindings.retain(|user, bound| users.contains(user) && !bound.is_empty());
-    access
+    Ok(access)
 }
 
 fn is_built_in(role: &str) -> bool {
@@ -94,17 +97,24 @@ fn client_name(stored: &str) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use prost::Message as _;
+
     use super::super::mirror::KeyChange;
     use super::*;
     use crate::milvus::proto::milvus::PrivilegeEntity;
 
     fn access(entries: &[(&str, &[u8])]) -> Access {
+        try_access(entries).unwrap()
+    }
+
+    fn try_access(entries: &[(&str, &[u8])]) -> Result<Access> {
         let changes = entries.iter().map(|(path, value)| KeyChange {
             key: Key::Access((*path).into()),
             revision: 5,
             value: Some(value.to_vec()),
         });
-        assemble(&Mirror::new(9, changes), &|name| name.collection != "other")
+        let meta = Meta::new("by-dev", "meta").with_access(true);
+        assemble(&Mirror::new(9, changes), &meta, &|name| name.collection != "other")
     }
 
     fn set(names: &[&str]) -> BTreeSet<String> {
@@ -164,6 +174,12 @@ mod tests {
         assert_eq!(found.groups, BTreeMap::from([("readers".to_owned(), set(&["Query", "Search"]))]));
         let grants: Vec<String> = found.grants.iter().map(ToString::to_string).collect();
         assert_eq!(grants, ["CollectionReadOnly on Collection *.* to r", "readers on Collection *.* to r"]);
+    }
+
+    #[test]
+    fn a_group_that_is_damaged_is_an_error() {
+        let error = try_access(&[("privilege-group/readers", b"\xff")]).unwrap_err();
+        assert!(error.message().contains("privilege-group/readers"), "{error}");
     }
 
     #[test]

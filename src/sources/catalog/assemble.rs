@@ -92,7 +92,7 @@ pub fn assemble(mirror: &Mirror, meta: &Meta, select: &dyn Fn(&CollectionName) -
     assembled.catalog.aliases = reader.aliases(&databases, &assembled.catalog)?;
     assembled.resource_groups = reader.resource_groups(&assembled.catalog)?;
     if meta.has_access() {
-        assembled.catalog.access = Some(access::assemble(mirror, select));
+        assembled.catalog.access = Some(access::assemble(mirror, meta, select)?);
     }
     for (id, database) in databases {
         let all = CollectionName { database: database.name.clone(), collection: NO_NAME.to_owned() };
@@ -105,6 +105,22 @@ pub fn assemble(mirror: &Mirror, meta: &Meta, select: &dyn Fn(&CollectionName) -
     Ok(assembled)
 }
 
+/// The value of a key.
+///
+/// # Errors
+/// `Corrupt`, naming the key.
+pub(super) fn decode<M: Message + Default>(meta: &Meta, key: &Key, entry: &Entry) -> Result<M> {
+    M::decode(entry.value.as_slice()).map_err(|error| {
+        let path = meta.path(key);
+        Error::new(
+            Kind::Corrupt,
+            format!("the value of the key {path} in the source's etcd can't be decoded"),
+        )
+        .caused_by(error)
+        .hint("is this the metadata of a Milvus 2.3 to 2.5?")
+    })
+}
+
 struct Reader<'a> {
     mirror: &'a Mirror,
     meta: &'a Meta,
@@ -112,15 +128,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn decode<M: Message + Default>(&self, key: &Key, entry: &Entry) -> Result<M> {
-        M::decode(entry.value.as_slice()).map_err(|error| {
-            let path = self.meta.path(key);
-            Error::new(
-                Kind::Corrupt,
-                format!("the value of the key {path} in the source's etcd can't be decoded"),
-            )
-            .caused_by(error)
-            .hint("is this the metadata of a Milvus 2.3 to 2.5?")
-        })
+        decode(self.meta, key, entry)
     }
 
     fn databases(&self) -> Result<BTreeMap<i64, Database>> {
