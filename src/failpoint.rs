@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn every_point_is_passed_somewhere_and_documented() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = Path::new(""); // cargo runs tests in the package's folder
         let mut text = String::new();
         sources(&root.join("src"), &mut text);
         let docs = std::fs::read_to_string(root.join("docs/reliability.md")).unwrap();

@@ -201,5 +201,5 @@ class Migrans:
         out = self.out.read_text("utf-8", "replace") if self.out.exists() else ""
         return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", self.process.log_text() + out)
 
-    def log_tail(self, lines: int = 60) -> str:
+    def log_tail(self, lines: int = 15) -> str:
         return f"--- end of migrans' output ({self.folder})\n" + "\n".join(self.said().splitlines()[-lines:])

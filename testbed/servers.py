@@ -134,10 +134,22 @@ class Milvus(Server):
             "DEPLOY_MODE": "STANDALONE", "METRICS_PORT": str(self.ports["metrics"]),
             "MILVUS_RUN_DIR": str(self.folder / "run"), "LD_LIBRARY_PATH": str(home() / "bin")})
 
-    def _ready(self) -> bool:
+    def _healthz(self) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['metrics']}/healthz", timeout=5) as r:
-            if r.read().strip() != b"OK":
-                return False
+            return r.read().decode().strip()
+
+    def health(self) -> str:
+        """For people: what it says of itself, or why it says nothing."""
+        if not self.process.alive:
+            return f"ended with code {self.process.returncode}"
+        try:
+            return self._healthz()
+        except Exception as e:  # noqa: BLE001 - that is the answer then
+            return f"{type(e).__name__}: {e}"
+
+    def _ready(self) -> bool:
+        if self._healthz() != "OK":
+            return False
         # A fresh channel each time: a failed one backs off for longer than the server needs.
         with self.client(timeout=5) as client:
             client.list_collections()

@@ -10,7 +10,7 @@ use migrans::server::config::Config;
 use serde_json::Value;
 
 fn deploy(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)
+    Path::new("deploy").join(path)
 }
 
 fn text(path: &str) -> String {

@@ -168,6 +168,16 @@ class Scene:
                         client.drop_database(database)
 
 
+def mend(pair: Pair, request) -> None:
+    """A test that failed half-way must not be the end of those after it: whatever was stopped runs again, and after a failure
+    a server may be alive and of no use, so that all are started anew."""
+    if getattr(request.node, "failed", False):
+        for server in pair.servers:
+            server.resume()
+            server.kill9()
+    pair.mend()
+
+
 def prefix_of(request) -> str:
     short = re.sub(r"\W+", "_", request.node.name.removeprefix("test_")).strip("_")[:40]
     return f"t{next(_number)}_{short}"
@@ -181,7 +191,7 @@ def scene(pair, proxy, request):
     for m in scene.pipelines:
         m.process.kill()
     proxy.passing()
-    pair.mend()  # a test that failed half-way must not be the end of those after it
+    mend(pair, request)
     scene.clean()
 
 
@@ -260,7 +270,7 @@ def idle_busy(pair, proxy, former_busy, request):
         yield busy
     busy.migrans.process.kill()
     proxy.passing()
-    pair.mend()
+    mend(pair, request)
     if busy.as_new:
         former_busy.append(busy)
     else:
@@ -276,7 +286,10 @@ def busy(idle_busy):
 def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
+    item.failed = getattr(item, "failed", False) or report.failed
     if report.failed and call.when == "call":
+        if scene := getattr(item, "scene", None):
+            report.sections.append(("the servers", "\n".join(f"{s.what}: {s.health()}" for s in (scene.source, scene.target))))
         for m in getattr(getattr(item, "scene", None), "pipelines", []):
             report.sections.append((f"{m.file}", m.file.read_text() if m.file.exists() else "(never written)"))
             report.sections.append(("what migrans said", "\n".join(m.said().splitlines()[-150:])))

@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--mq", default="rocksmq,kafka,pulsar")
     options, rest = parser.parse_known_args()
     wanted = options.mq.split(",")
-    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *rest]
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb", "short", *rest]
     brokers = [queue for queue in wanted if queue != "rocksmq"]
     if "rocksmq" not in wanted or not brokers:
         return subprocess.run([*pytest, HERE, "--mq", options.mq]).returncode
