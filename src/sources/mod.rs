@@ -36,11 +36,6 @@ pub trait LogSource: Send {
     /// Stops reading `channel`. What the queue keeps for us of it need not be kept any more.
     fn close(&self, channel: &PChannel);
 
-    /// A position in words, as the queue's own tools write it.
-    fn place(&self, position: &Position) -> String {
-        format!("{position:?}")
-    }
-
     /// Nothing before these positions will ever be read again. A queue that keeps messages for its readers may let
     /// them go.
     fn release(&self, _positions: &BTreeMap<PChannel, Position>) {}
@@ -144,14 +139,23 @@ pub fn connect(config: &MqConfig, context: Context) -> Result<Box<dyn LogSource>
     }
 }
 
-/// A position in words, as the queue's own tools write it; its bytes if it is of another queue.
-pub fn place(config: &MqConfig, channel: &PChannel, position: &Position) -> String {
+/// A message's id as the queue's own tools write it; its bytes if it is of another queue.
+pub fn id(config: &MqConfig, channel: &PChannel, position: &Position) -> String {
     match config {
         MqConfig::Pulsar(_) => {
             pulsar::place(channel, position).unwrap_or_else(|| format!("{:02x?}", position.0))
         }
-        MqConfig::Rocksmq(_) => format!("id {position:?}"),
-        MqConfig::Kafka(_) => format!("offset {position:?}"),
+        MqConfig::Rocksmq(_) | MqConfig::Kafka(_) => format!("{position:?}"),
+    }
+}
+
+/// A position in words.
+pub fn place(config: &MqConfig, channel: &PChannel, position: &Position) -> String {
+    let id = id(config, channel, position);
+    match config {
+        MqConfig::Pulsar(_) => id,
+        MqConfig::Rocksmq(_) => format!("id {id}"),
+        MqConfig::Kafka(_) => format!("offset {id}"),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::sources::{Envelope, EnvelopeKind};
 /// What a message says.
 #[derive(Debug)]
 pub(super) struct Line {
-    channel: PChannel,
+    pub(super) channel: PChannel,
     pub(super) position: Position,
     ts: Tso,
     kind: &'static str,
@@ -50,7 +50,7 @@ pub(super) struct Read {
 #[derive(Serialize)]
 struct Json<'l> {
     channel: &'l str,
-    /// The message's id for people.
+    /// The message's id, as the queue's own tools write it.
     id: &'l str,
     /// The same as Milvus encodes it.
     id_base64: String,
@@ -223,10 +223,10 @@ impl Line {
         jiff::Timestamp::from_millisecond(millis).ok().map(|moment| format!("{moment:.3}"))
     }
 
-    pub(super) fn write_json(&self, out: &mut impl Write, place: &str) -> io::Result<()> {
+    pub(super) fn write_json(&self, out: &mut impl Write, id: &str) -> io::Result<()> {
         let line = Json {
             channel: &self.channel.0,
-            id: place,
+            id,
             id_base64: STANDARD.encode(&self.position.0),
             ts: self.ts.0,
             time: self.time(),
@@ -243,9 +243,9 @@ impl Line {
         out.write_all(b"\n")
     }
 
-    pub(super) fn write_text(&self, out: &mut impl Write, place: &str) -> io::Result<()> {
+    pub(super) fn write_text(&self, out: &mut impl Write, id: &str) -> io::Result<()> {
         let time = self.time().unwrap_or_else(|| "-".to_owned());
-        write!(out, "{time:<24} {} @{place} {:<7}", self.channel, self.kind)?;
+        write!(out, "{time:<24} {} @{id} {:<7}", self.channel, self.kind)?;
         if let Some(collection) = self.collection_text() {
             write!(out, " {collection}")?;
             if let Some(partition) = &self.partition_name {

@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::milvus::catalog::Collection;
 use crate::milvus::channel::PChannel;
 use crate::milvus::tso::Tso;
-use crate::pipeline::{Pipeline, Select, StartAt};
+use crate::pipeline::{MqConfig, Pipeline, Select, StartAt};
 use crate::sources::catalog::CatalogSource;
 use crate::sources::{self, Context, Delivery, LogSource, Start};
 
@@ -74,6 +74,7 @@ pub fn tail(pipeline: &Pipeline, options: &Options, stop: &Arc<AtomicBool>) -> R
     let source = sources::connect(&pipeline.source.mq, context)?;
     let tail = Tail {
         options,
+        mq: &pipeline.source.mq,
         select: options
             .collections
             .clone()
@@ -103,6 +104,7 @@ fn scratch() -> PathBuf {
 
 struct Tail<'o> {
     options: &'o Options,
+    mq: &'o MqConfig,
     select: Option<Select>,
     runtime: Runtime,
     catalog: CatalogSource,
@@ -174,8 +176,8 @@ impl Tail<'_> {
     }
 
     fn print(&self, out: &mut impl Write, line: &Line) -> io::Result<()> {
-        let place = self.source.place(&line.position);
-        if self.options.json { line.write_json(out, &place) } else { line.write_text(out, &place) }
+        let id = sources::id(self.mq, &line.channel, &line.position);
+        if self.options.json { line.write_json(out, &id) } else { line.write_text(out, &id) }
     }
 
     /// Takes from a channel: `None` if nothing is there, otherwise messages or a notice.
