@@ -269,7 +269,7 @@ class Busy:
         """One more row comes through, then everything is compared."""
         self.work.stop()
         source = self.scene.source
-        if not takes_rows(source):
+        if self.scene.mq and not takes_rows(source):
             print(f"the source is of no use any more, and is started again: {source.health()}")
             source.restart(kill=True)
             readable(source, self.tables)
