@@ -40,15 +40,13 @@ class CollectionResult:
     copies: int = 0   # rows at the source beyond one for each key
     bytes: int = 0
     problems: list[str] = field(default_factory=list)   # what is wrong beside rows
-    repeated: list[str] = field(default_factory=list)   # where keys are there several times, and not as often on both sides
     examples: list[str] = field(default_factory=list)   # the first differing rows
     missing: list = field(default_factory=list)         # all keys that are on the source only, and
     surplus: list = field(default_factory=list)         # those that are on the target only
-    unequal: list = field(default_factory=list)         # and those that are on both, with other values
 
     @property
     def equal(self) -> bool:
-        return not self.problems and not self.repeated and self.differing == 0 and self.source_rows == self.target_rows
+        return not self.problems and self.differing == 0 and self.source_rows == self.target_rows
 
 
 @dataclass
@@ -72,7 +70,7 @@ class Report:
                 for c in self.collections]
         out = [table(("collection", "source rows", "target rows", "differing", ""), rows, "<>>><")]
         for c in self.collections:
-            out += [f"{c.name}: {line}" for line in c.problems + c.repeated + c.examples]
+            out += [f"{c.name}: {line}" for line in c.problems + c.examples]
         return "\n".join(out)
 
     def assert_equal(self) -> "Report":
@@ -323,7 +321,7 @@ def _compare_partition(partition, key, a, b, count_a, count_b, result, duplicate
         if duplicates == "fewer" and copies_b < copies_a:
             result.source_rows -= copies_a - copies_b
         elif not duplicates or copies_a != copies_b:
-            result.repeated.append(text + ": keys are there several times")
+            result.problems.append(text + ": keys are there several times")
             result.differing += max(1, abs(copies_a - copies_b))
     if len(keys_a) == len(keys_b) and bool(np.all(keys_a == keys_b)):
         at_a = at_b = np.arange(len(keys_a))
@@ -361,7 +359,6 @@ def _compare_partition(partition, key, a, b, count_a, count_b, result, duplicate
     if duplicates and differ.sum() <= copies_a:
         del result.examples[examples:]
         return
-    result.unequal += keys_a[at_a[differ]].tolist()
     result.differing += int(differ.sum())
 
 

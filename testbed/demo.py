@@ -181,7 +181,7 @@ def demo(mq: str, rows: int, seconds: float) -> bool:
         text = table(("collection", "source rows", "target rows", "differing", "MB", "MB/s", "lag p50", "p90", "p99"), lines, "<>>>>>>>>")
         print("\n" + "\n".join("  " + row for row in text.splitlines()) + "\n")
         for c in result.collections:
-            for problem in c.problems + c.repeated + c.examples:
+            for problem in c.problems + c.examples:
                 line(f"{RED}{c.name}: {problem}{PLAIN}")
         print(f"  {GREEN}✓ equal{PLAIN}" if result.equal else f"  {RED}✗ source and target differ{PLAIN}",
               f"{DIM_TEXT}(compared in {result.seconds:.1f} s; all in all {total}){PLAIN}", flush=True)

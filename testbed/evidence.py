@@ -9,35 +9,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass, field
+from collections import Counter
 
-from .client import EVENTUALLY, quote
+from pymilvus.grpc_gen import milvus_pb2 as pb
+
 from .compare import Report, read_rows
 from .migrans import Migrans
 
 KEYS = 1_000_000_000
 EXAMPLES = 3
-
-
-@dataclass
-class Evidence:
-    """How many rows each of them has to answer for."""
-
-    source: int = 0   # shown against its own log
-    target: int = 0
-    migrans: int = 0  # in one log and not in the other
-    holes: int = 0    # in what was read of the logs
-    is_whole: bool = False  # whether holes would be seen: RocksMQ gives numbers of one row to all its topics
-    open: int = 0     # differences that the source's contradictions to its own log do not explain
-    lines: list[str] = field(default_factory=list)
-
-    @property
-    def clears_migrans(self) -> bool:
-        """The source alone contradicts its log, and nothing else differs: the target is what the source's log says."""
-        return self.is_whole and self.source > 0 and not (self.target or self.migrans or self.holes or self.open)
-
-    def text(self) -> str:
-        return "\n".join(self.lines)
+EVERYWHERE = "*"  # in place of a partition, where rows go by a partition key
 
 
 class Log:
@@ -47,7 +28,8 @@ class Log:
         database, collection = name.split(".")
         with server.client(database) as client:
             described = client.describe(collection)
-        self.id = described.collectionID
+            there = client.call("ShowPartitions", pb.ShowPartitionsRequest(db_name=database, collection_name=collection))
+        places = {id: EVERYWHERE if _is_by_key(described) else name for id, name in zip(there.partitionIDs, there.partition_names)}
         channels = sorted(described.physical_channel_names)
         only = [argument for channel in channels for argument in ("--channel", channel)]
         with Migrans(server, server, [name], name="evidence") as migrans:
@@ -58,24 +40,25 @@ class Log:
         self.holes = [hole for channel in channels for hole in holes([line["id"] for line in lines if line["channel"] == channel])] \
             if server.mq else []
         self.history: dict[object, list[tuple]] = {}
-        alive: dict[object, dict[int, int]] = {}  # for each key, in which partitions it is, and how many times
-        self.partitions: dict[int, str] = {}
-        changes = [line for line in lines if line["collection_id"] == self.id and line["kind"] in ("insert", "delete")]
+        alive: dict[object, Counter] = {}  # for each key, in which partitions it is, and how many times
+        changes = [line for line in lines if line["collection_id"] == described.collectionID and line["kind"] in ("insert", "delete")]
         # An upsert is a delete and an insert of one time: what it writes stays.
         for line in sorted(changes, key=lambda line: (line["ts"], line["kind"] == "insert")):
             partition = line["partition_id"] or 0
-            if line["kind"] == "insert":
-                self.partitions[partition] = line["partition"]
             for key in line["keys"]:
                 self.history.setdefault(key, []).append((line["ts"], line["kind"], line["partition"] or "*", line["channel"], line["id"]))
-                of_key = alive.setdefault(key, {})
+                of_key = alive.setdefault(key, Counter())
                 if line["kind"] == "insert":
-                    of_key[partition] = of_key.get(partition, 0) + 1
+                    of_key[partition] += 1
                 elif partition > 0:
-                    of_key.pop(partition, None)
+                    del of_key[partition]
                 else:
                     of_key.clear()
-        self.rows = {(self.partitions[partition], key): times for key, of_key in alive.items() for partition, times in of_key.items()}
+        # (partition, key), and how many times. A partition that is gone took its rows along.
+        self.rows: Counter = Counter()
+        for key, of_key in alive.items():
+            for partition in of_key.keys() & places.keys():
+                self.rows[places[partition], key] += of_key[partition]
 
 
 def holes(ids: list[str]) -> list[str]:
@@ -86,68 +69,49 @@ def holes(ids: list[str]) -> list[str]:
             if b != a and b != (*a[:-1], a[-1] + 1) and not (len(b) == 2 and b[0] > a[0] and b[1] == 0)]
 
 
-def shown(server, database: str, name: str) -> tuple[set, int, list[str]]:
-    """The rows that a server shows of a loaded collection, as (partition, key), how many it counts beyond one for each key, and
-    the partitions. With a partition key, Milvus lets nobody name one: then all rows are in "*"."""
+def shown(server, database: str, name: str) -> tuple[set, int]:
+    """The rows that a server shows of a loaded collection, as (partition, key), and how many it counts beyond one for each key."""
     rows, copies = set(), 0
     with server.client(database) as client:
         client.count(name)  # waits until everything up to now is seen
-        by_key = any(f.is_partition_key for f in client.describe(name).schema.fields)
-        partitions = ["*"] if by_key else client.list_partitions(name)
+        # With a partition key, Milvus lets nobody name a partition.
+        partitions = [EVERYWHERE] if _is_by_key(client.describe(name)) else client.list_partitions(name)
         for partition in partitions:
-            key, columns, count = read_rows(client, name, partition.strip("*"))
+            key, columns, count = read_rows(client, name, partition.removeprefix(EVERYWHERE))
             rows |= {(partition, k) for k in columns[key].tolist()}
             copies += count - len(columns[key])
-    return rows, copies, partitions
+    return rows, copies
 
 
-def evidence(source, target, report: Report) -> Evidence:
+def _is_by_key(described) -> bool:
+    return any(field.is_partition_key for field in described.schema.fields)
+
+
+def evidence(source, target, report: Report) -> str:
     """For each collection that differs: what each server shows against its own log, and what one log says against the other."""
-    found = Evidence(is_whole=bool(source.mq))
+    out = []
     for c in report.collections:
-        if c.equal:
+        if not (c.missing or c.surplus or c.copies):
             continue
-        found.open += len(c.problems)
-        if c.problems and not (c.missing or c.surplus or c.repeated or c.unequal):
-            continue  # it is on one side only, or differs in attributes
         database, name = c.name.split(".")
-        logs, rows = {}, {}
+        servers = {"source": source, "target": target}
+        logs = {side: Log(server, c.name) for side, server in servers.items()}
 
         def note(what: str, which: set) -> None:
-            found.lines.append(f"{c.name}: {what}: {len(which):,} rows")
-            found.lines.extend(_examples(c.name, which, logs))
+            out.append(f"{c.name}: {what}: {len(which):,} rows")
+            out.extend(_examples(c.name, which, logs))
 
-        servers = {"source": source, "target": target}
         for side, server in servers.items():
-            log = logs[side] = Log(server, c.name)
-            found.holes += len(log.holes)
-            found.lines += [f"{c.name}: in the {side}'s log nothing was read between {hole}" for hole in log.holes]
-        kept, shows, hides, copies = {}, {}, {}, {}
-        for side, server in servers.items():
-            there, repeated, partitions = shown(server, database, name)
-            # A partition that is gone took its rows along.
-            by_log = {("*" if partitions == ["*"] else row[0], row[1]): times for row, times in logs[side].rows.items()}
-            by_log = {row: times for row, times in by_log.items() if row[0] in partitions}
-            kept[side], shows[side], hides[side] = set(by_log), there - by_log.keys(), by_log.keys() - there
-            copies[side] = abs(repeated - (sum(by_log.values()) - len(by_log)))
-            note(f"the {side} shows what its own log does not have", shows[side])
-            note(f"the {side} does not show what its own log has", hides[side])
-            found.lines.append(f"{c.name}: the {side} counts {copies[side]:,} rows beyond one for each key that its log does not account for")
-        note("what the source's log has and the target's has not", kept["source"] - kept["target"])
-        note("what the target's log has and the source's has not", kept["target"] - kept["source"])
-        found.source += len(shows["source"]) + len(hides["source"]) + copies["source"]
-        found.target += len(shows["target"]) + len(hides["target"]) + copies["target"]
-        found.migrans += len(kept["source"] ^ kept["target"])
-        found.open += len(set(c.missing) - {key for _, key in shows["source"]}) \
-            + len(set(c.surplus) - {key for _, key in hides["source"]}) + _there_once(source, database, name, c.unequal)
-    return found
-
-
-def _there_once(server, database: str, name: str, keys: list) -> int:
-    """How many of these keys are there once: of one that is there several times a query shows any."""
-    with server.client(database) as client:
-        key = next(f.name for f in client.describe(name).schema.fields if f.is_primary_key)
-        return sum(client.count(name, f"{key} in [{quote(k)}]", consistency=EVENTUALLY) == 1 for k in keys)
+            there, copies = shown(server, database, name)
+            log = logs[side].rows
+            note(f"the {side} shows what its own log does not have", there - log.keys())
+            note(f"the {side} does not show what its own log has", log.keys() - there)
+            unexplained = copies - (log.total() - len(log))
+            out.append(f"{c.name}: the {side} counts {unexplained:,} rows more of keys that are there several times than its log has")
+            out.extend(f"{c.name}: in the {side}'s log nothing was read between {hole}" for hole in logs[side].holes)
+        note("what the source's log has and the target's has not", logs["source"].rows.keys() - logs["target"].rows.keys())
+        note("what the target's log has and the source's has not", logs["target"].rows.keys() - logs["source"].rows.keys())
+    return "\n".join(out)
 
 
 def _examples(name: str, rows: set, logs: dict[str, Log]) -> list[str]:

@@ -21,10 +21,9 @@ PATIENCE = 120  # seconds for a collection to be served again
 
 
 def check(when: str, server: Milvus, table: Table) -> None:
-    log = Log(server, table.full_name)
-    there, copies, partitions = shown(server, table.database, table.name)
-    by_log = {row: times for row, times in log.rows.items() if row[0] in partitions}
-    copies -= sum(by_log.values()) - len(by_log)
+    by_log = Log(server, table.full_name).rows
+    there, copies = shown(server, table.database, table.name)
+    copies -= by_log.total() - len(by_log)
     print(f"{when}: {table.name}: {len(there):,} rows shown, {len(by_log):,} by the log; {len(there - by_log.keys()):,} shown that are "
           f"deleted, {len(by_log.keys() - there):,} not shown, {copies:,} shown once more", flush=True)
 

@@ -93,12 +93,12 @@ mod tests {
     #[test]
     fn the_documented_metrics_are_those_of_the_code() {
         let path = Path::new("docs/metrics.md");
-        let text = std::fs::read_to_string(&path).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
         let (before, rest) = text.split_once("<!-- metrics -->\n").unwrap();
         let (documented, after) = rest.split_once("<!-- metrics end -->").unwrap();
         if std::env::var_os("MIGRANS_WRITE_DOCS").is_some() {
             let text = format!("{before}<!-- metrics -->\n{}<!-- metrics end -->{after}", table());
-            std::fs::write(&path, text).unwrap();
+            std::fs::write(path, text).unwrap();
             return;
         }
         assert!(documented == table(), "run MIGRANS_WRITE_DOCS=1 cargo test --release names");
