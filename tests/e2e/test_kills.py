@@ -110,10 +110,7 @@ class Ordeal:
 
     def _at_call(self, point: str) -> None:
         if point in ("call.in_doubt", "call.again"):
-            try:
-                self.die_at(point, meanwhile=self._freeze_the_target)
-            finally:
-                self.scene.target.resume()
+            self.die_at(point, meanwhile=self._freeze_the_target)
         elif point == "call.part":
             # Parsing 50,000 keys takes a busy server longer than other calls may take.
             self.migrans.set("delivery.call_deadline", "20s")
@@ -126,13 +123,23 @@ class Ordeal:
             self._anywhere(point)
 
     def _freeze_the_target(self) -> None:
+        """Again and again, longer than a call for rows may take. Not for good: a step of the catalog waits half a minute for what it
+        has to look up, and rows behind it as long; and a Milvus that is frozen for a minute ends."""
         try:
             self._see_a_row(timeout=60)
         except TimeoutError:
             # A busy target loses answers by itself, and then it has died already.
             if self.migrans.alive:
                 raise
-        self.scene.target.suspend()
+        for _ in range(8):
+            self.scene.target.suspend()
+            frozen = time.monotonic()
+            while self.migrans.alive and time.monotonic() - frozen < 2 * DEADLINE:
+                time.sleep(0.1)
+            self.scene.target.resume()
+            if not self.migrans.alive:
+                return
+            time.sleep(2)
 
     def _delete_more_than_fits_into_a_request(self) -> None:
         keys = ",".join(str(10**12 + i) for i in range(50_100))
