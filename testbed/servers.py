@@ -15,6 +15,9 @@ from .process import free_ports
 from .server import Server, ServerError, home
 
 
+LAST_WORDS = re.compile(r"panic|fatal|SIG[A-Z]{3,4}|terminate|what\(\)|[Aa]ssert|Aborted")
+
+
 class Milvus(Server):
     """A standalone Milvus and its own etcd. `config` overrides single settings: {"rocksmq.retentionTimeInMinutes": 1}.
     Its log goes to RocksMQ, or to a broker, which has to be up before it and is not started nor discarded here."""
@@ -141,11 +144,17 @@ class Milvus(Server):
     def health(self) -> str:
         """For people: what it says of itself, or why it says nothing."""
         if not self.process.alive:
-            return f"ended with code {self.process.returncode}"
+            return f"ended with code {self.process.returncode}, and said last:\n" + "\n".join(self._last_words())
         try:
             return self._healthz()
         except Exception as e:  # noqa: BLE001 - that is the answer then
             return f"{type(e).__name__}: {e}"
+
+    def _last_words(self) -> list[str]:
+        """The end of its log, and what its C++ part and Go's runtime write without a level when they give up."""
+        lines = self.process.log_text().splitlines()
+        given_up = [line for line in lines if line and line[0] not in "[\t " and LAST_WORDS.search(line)]
+        return [line[:400] for line in given_up[:10] + lines[-15:]]
 
     def _ready(self) -> bool:
         if self._healthz() != "OK":
