@@ -102,7 +102,8 @@ class Ordeal:
     def _at_resume(self, point: str) -> None:
         """After a kill in the middle of everything, or of a step of the catalog."""
         if point == "resume.finished":
-            self.die_at("ddl.applied")
+            # Not "ddl.applied": a flush passes that too, and leaves nothing to be finished.
+            self.die_at("intent.recorded")
         else:
             self.recover()
             self.kill("before " + point)
