@@ -102,7 +102,7 @@ class Ordeal:
     def _at_resume(self, point: str) -> None:
         """After a kill in the middle of everything, or of a step of the catalog."""
         if point == "resume.finished":
-            # Not "ddl.applied": a flush passes that too, and leaves nothing to be finished.
+            # Recorded as begun, and nothing else: that is left to be finished for certain.
             self.die_at("intent.recorded")
         else:
             self.recover()
